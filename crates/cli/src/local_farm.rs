@@ -27,11 +27,11 @@ pub struct LocalFarm {
 }
 
 impl LocalFarm {
-    /// Starts both; a Blender of this series comes up meanwhile.
+    /// Starts both; a Blender of this series, if one is named, comes up meanwhile.
     ///
     /// # Errors
     /// Where the data folder cannot be written or no port is free.
-    pub async fn start(settings: &Settings, series: BlenderSeries) -> Outcome<Self> {
+    pub async fn start(settings: &Settings, series: Option<BlenderSeries>) -> Outcome<Self> {
         let data = settings.data.value.clone();
         let made = tokio::task::spawn_blocking(move || Scratch::new(&data));
         let fail = |why: String| {
@@ -51,7 +51,7 @@ impl LocalFarm {
         let server = Server::start(options).await?;
         let mut options = WorkerOptions::new(server.url(), server.key(), scratch.path().join("worker"));
         worker::apply(&mut options, settings);
-        options.prestart = Some(series);
+        options.prestart = series;
         options.local_blobs = Some(home);
         let worker = RunningWorker::start(options).await?;
         let client = Client::new(server.url(), server.key())?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use kiln_client::Client;
+use kiln_client::{Client, submission::ReadSubmission};
 use kiln_types::{BlenderSeries, WorkerState};
 
 use crate::{
@@ -71,6 +71,20 @@ pub async fn choose(
         "{found}; render with that by --blender-version {newer}, or for every file by `blender_newer = true` in kiln.toml\
          {install}"
     )))
+}
+
+/// Lets each .blend of a submission to a farm render with the series that [`choose`] returns.
+pub async fn choose_on_farm(
+    output: Output,
+    settings: &Settings,
+    read: &mut ReadSubmission,
+    there: &BTreeSet<BlenderSeries>,
+) -> Outcome {
+    for (file, own) in read.blenders() {
+        let series = choose(output, settings, (&file, own), there, RenderSite::Farm).await?;
+        read.render_with(&file, series);
+    }
+    Ok(())
 }
 
 /// The series that workers of the farm have which are there now.

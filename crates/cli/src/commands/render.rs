@@ -26,7 +26,7 @@ use crate::{
     exit::{CommandError, Exit, Outcome},
     farm,
     local_farm::LocalFarm,
-    newer::{RenderSite, choose, listed, of_farm},
+    newer::{RenderSite, choose, choose_on_farm, listed, of_farm},
     output::Output,
     screen::Screen,
     settings::Settings,
@@ -99,10 +99,11 @@ async fn begin_here(
     let there = blenders.iter().map(|install| install.version.series()).collect();
     let mut chosen: Vec<(&Path, BlenderSeries)> = Vec::new();
     for file in &args.job.frames.files {
-        let own = series(file, args.job.settings.blender_version).await?;
-        let asks = args.job.settings.blender_version.is_none();
-        let series =
-            if asks { choose(output, settings, (file, own), &there, RenderSite::Here).await? } else { own };
+        let own = written_by(file).await?;
+        let series = match args.job.settings.blender_version {
+            Some(asked) => asked,
+            None => choose(output, settings, (file, own), &there, RenderSite::Here).await?,
+        };
         chosen.push((file, series));
     }
     let found: Vec<InstalledBlender<'_>> = chosen
@@ -115,8 +116,8 @@ async fn begin_here(
     let found: Vec<&dyn LocalDevices> = found.iter().map(|one| one as &dyn LocalDevices).collect();
     let place = RenderPlace::Here(&found);
     let choice = settings.device.value;
-    for (_, series) in &chosen {
-        if !matches!(choice, DeviceChoice::Auto | DeviceChoice::Gpu) {
+    if !matches!(choice, DeviceChoice::Auto | DeviceChoice::Gpu) {
+        for (_, series) in &chosen {
             place.check(*series, choice.resolve(false)).await?;
         }
     }
@@ -126,10 +127,7 @@ async fn begin_here(
         chosen.iter().for_each(|(file, series)| read.render_with(file, *series));
         read.plan(&place).await
     };
-    let Some((_, series)) = chosen.first().copied() else {
-        return Err(CommandError::bad_input("no .blend is named"));
-    };
-    let starting = LocalFarm::start(settings, series);
+    let starting = LocalFarm::start(settings, chosen.first().map(|(_, series)| *series));
     let (inside, planned) = screen.during(async { tokio::join!(starting, reading) }).await;
     match (planned, inside) {
         (Ok(planned), Ok(inside)) => submit_here(screen, inside, planned).await,
@@ -182,14 +180,14 @@ impl LocalDevices for InstalledBlender<'_> {
     }
 }
 
-/// The series of Blender that will render a file, told by its first bytes.
-async fn series(file: &Path, asked: Option<BlenderSeries>) -> Outcome<BlenderSeries> {
+/// The series of Blender that wrote a file, told by its first bytes.
+async fn written_by(file: &Path) -> Outcome<BlenderSeries> {
     let file = file.to_owned();
     let peek = tokio::task::spawn_blocking(move || kiln_blend::peek(&file))
         .await
         .map_err(|error| CommandError::failed(format!("reading the .blend broke off ({error})")))?
         .map_err(|error| CommandError::bad_input(error.to_string()))?;
-    Ok(asked.unwrap_or(peek.written_by.series()))
+    Ok(peek.written_by.series())
 }
 
 /// A job that waits for a Blender would wait without end here.
@@ -232,14 +230,10 @@ async fn on_farm(
         if args.job.settings.blender_version.is_none() {
             let mut there = of_farm(&client).await?;
             // The search costs time, and is for a series that the farm lacks.
-            let files = read.blenders();
-            if !args.no_local && files.iter().any(|(_, series)| !there.contains(series)) {
+            if !args.no_local && read.blenders().iter().any(|(_, series)| !there.contains(series)) {
                 there.extend(discover(settings).await?.iter().map(|install| install.version.series()));
             }
-            for (file, series) in files {
-                let chosen = choose(output, settings, (&file, series), &there, RenderSite::Farm).await?;
-                read.render_with(&file, chosen);
-            }
+            choose_on_farm(output, settings, &mut read, &there).await?;
         }
         let planned = screen.during(read.plan(&RenderPlace::Farm(&client))).await?;
         let Some(series) = planned.blender() else { return Ok(Err(planned.nothing_left())) };

@@ -23,7 +23,7 @@ use crate::{
     args::{At, Counted, ExtrasArgs, JobArgs, Jobs, SubmitArgs},
     exit::{CommandError, Exit, Outcome},
     farm,
-    newer::{RenderSite, choose, of_farm},
+    newer::{choose_on_farm, of_farm},
     output::{
         Output, OutputMode,
         text::{self, count},
@@ -181,11 +181,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         let mut read = read?;
         checked?;
         if args.job.settings.blender_version.is_none() {
-            let there = of_farm(&client).await?;
-            for (file, series) in read.blenders() {
-                let chosen = choose(output, &settings, (&file, series), &there, RenderSite::Farm).await?;
-                read.render_with(&file, chosen);
-            }
+            choose_on_farm(output, &settings, &mut read, &of_farm(&client).await?).await?;
         }
         let planned = screen.during(read.plan(&RenderPlace::Farm(&client))).await?;
         if planned.blender().is_none() {
