@@ -142,14 +142,9 @@ impl VariantChoices {
             let whole = std::path::absolute(file);
             exact.extend_from_slice(whole.as_deref().unwrap_or(file).as_os_str().as_encoded_bytes());
         }
-        let others = [
-            (&self.scenes, &variant.scene),
-            (&self.cameras, &variant.camera),
-            (&self.view_layers, &variant.view_layer),
-        ];
-        for (named, value) in others {
+        for value in variant.told_apart_by(self) {
             exact.push(0);
-            if let Some(value) = value.as_ref().filter(|_| named.len() > 1) {
+            if let Some(value) = value {
                 parts.push(file_name(value));
                 exact.extend_from_slice(value.as_bytes());
             }
@@ -170,16 +165,19 @@ impl Variant {
         }
     }
 
-    /// Returns the part of the job's name that tells the variants of one file apart.
-    pub fn label(&self, choices: &VariantChoices) -> Option<String> {
-        let several = [
+    /// Returns the scene, the camera and the view layer of the variant, each if several are named.
+    fn told_apart_by(&self, choices: &VariantChoices) -> [Option<&str>; 3] {
+        let all = [
             (&choices.scenes, &self.scene),
             (&choices.cameras, &self.camera),
             (&choices.view_layers, &self.view_layer),
         ];
-        let values =
-            several.iter().filter(|(named, _)| named.len() > 1).filter_map(|(_, value)| value.as_deref());
-        let label = values.collect::<Vec<_>>().join(", ");
+        all.map(|(named, value)| value.as_deref().filter(|_| named.len() > 1))
+    }
+
+    /// Returns the part of the job's name that tells the variants of one file apart.
+    pub fn label(&self, choices: &VariantChoices) -> Option<String> {
+        let label = self.told_apart_by(choices).into_iter().flatten().collect::<Vec<_>>().join(", ");
         (!label.is_empty()).then_some(label)
     }
 
