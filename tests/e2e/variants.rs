@@ -1,6 +1,6 @@
 //! Variants: several files, scenes, cameras and view layers in one submission (decision 027).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_testkit::{assert_same_picture, scene};
 use serde_json::{Value, json};
@@ -11,13 +11,21 @@ fn event<'a>(lines: &'a [Value], name: &'a str) -> impl Iterator<Item = &'a Valu
     lines.iter().filter(move |line| line["event"] == name)
 }
 
-/// The frame of the scene alone, rendered by a command of its own.
-fn alone(home: &Home, shot: &str, more: &[&str]) -> std::path::PathBuf {
-    let out = home.work().join(format!("alone {}", more.join(" ")).replace('/', "_"));
-    let said =
-        home.run(&[&["render", shot, "--local", "-f", "2", "--out", out.to_str().unwrap()], more].concat());
+/// Renders frame 2 of these choices on this machine.
+#[track_caller]
+fn render(home: &Home, shot: &str, out: &Path, choices: &[&str]) -> Said {
+    let args = ["render", shot, "--local", "--json", "-f", "2", "--out", out.to_str().unwrap()];
+    let said = home.run(&[&args[..], choices].concat());
     assert_eq!(said.code, 0, "{}", said.err);
-    out.join("frames/shot_0002.png")
+    said
+}
+
+/// The frame of the scene alone, rendered by a command of its own.
+#[track_caller]
+fn alone(home: &Home, shot: &str, choices: &[&str]) -> PathBuf {
+    let out = home.work().join(format!("alone {}", choices.join(" ")).replace('/', "_"));
+    render(home, shot, &out, choices);
+    frame(&out, 2)
 }
 
 fn variants(said: &Said) -> Vec<(String, String, u64)> {
@@ -34,24 +42,8 @@ fn every_combination_is_rendered_as_it_would_be_alone() {
     let shot = home.copy(&scene("variants"), "shot.blend");
     let shot = shot.to_str().unwrap();
     let out = home.work().join("out");
-    let args = [
-        "render",
-        shot,
-        "--local",
-        "--json",
-        "-f",
-        "2",
-        "--scene",
-        "Night",
-        "--camera",
-        "Near",
-        "--camera",
-        "Above: 1/2",
-        "--out",
-        out.to_str().unwrap(),
-    ];
-    let said = home.run(&args);
-    assert_eq!(said.code, 0, "{}", said.err);
+    let choices = ["--scene", "Night", "--camera", "Near", "--camera", "Above: 1/2"];
+    let said = render(&home, shot, &out, &choices);
     let done = |name: &str| (name.to_owned(), "done".to_owned(), 1);
     assert_eq!(variants(&said), [done("Near"), done("Above_ 1_2")]);
     let lines = said.json_lines();
@@ -63,13 +55,12 @@ fn every_combination_is_rendered_as_it_would_be_alone() {
     let names: Vec<&Value> = event(&lines, "submitted").map(|line| &line["job"]["name"]).collect();
     assert_eq!(names, [&json!("shot (Near)"), &json!("shot (Above: 1/2)")]);
     for (folder, camera) in [("Near", "Near"), ("Above_ 1_2", "Above: 1/2")] {
-        let frame = alone(&home, shot, &["--scene", "Night", "--camera", camera]);
-        assert_same_picture(&out.join(folder).join("frames/shot_0002.png"), &frame);
+        let expected = alone(&home, shot, &["--scene", "Night", "--camera", camera]);
+        assert_same_picture(&frame(&out.join(folder), 2), &expected);
     }
 
     // The same again renders nothing; with more of a scene only what is new.
-    let again = home.run(&args);
-    assert_eq!(again.code, 0, "{}", again.err);
+    let again = render(&home, shot, &out, &choices);
     assert!(event(&again.json_lines(), "submitted").next().is_none());
     assert_eq!(variants(&again), [done("Near"), done("Above_ 1_2")]);
     assert!(home.leftovers().is_empty());
@@ -81,33 +72,17 @@ fn scenes_and_view_layers_may_share_a_folder_by_a_pattern() {
     let shot = home.copy(&scene("variants"), "shot.blend");
     let shot = shot.to_str().unwrap();
     let pattern = home.work().join("{scene}/{layer}");
-    let args = [
-        "render",
-        shot,
-        "--local",
-        "--json",
-        "-f",
-        "2",
-        "--scene",
-        "Day",
-        "--view-layer",
-        "Beauty",
-        "--view-layer",
-        "Cube alone",
-        "--out",
-        pattern.to_str().unwrap(),
-    ];
-    let said = home.run(&args);
-    assert_eq!(said.code, 0, "{}", said.err);
+    let choices = ["--scene", "Day", "--view-layer", "Beauty", "--view-layer", "Cube alone"];
+    render(&home, shot, &pattern, &choices);
     for layer in ["Beauty", "Cube alone"] {
-        let frame = alone(&home, shot, &["--scene", "Day", "--view-layer", layer]);
-        assert_same_picture(&home.work().join("Day").join(layer).join("frames/shot_0002.png"), &frame);
+        let expected = alone(&home, shot, &["--scene", "Day", "--view-layer", layer]);
+        assert_same_picture(&frame(&home.work().join("Day").join(layer), 2), &expected);
     }
     let two = home.run(&["render", shot, "--local", "-f", "2", "--scene", "Day", "--scene", "Night"]);
     assert_eq!(two.code, 0, "{}", two.err);
     for (word, row) in [("Day", 1), ("Night", 2)] {
         assert!(two.out.lines().nth(row).is_some_and(|line| line.starts_with(word)), "{}", two.out);
-        assert!(home.work().join(word).join("frames/shot_0002.png").is_file());
+        assert!(frame(&home.work().join(word), 2).is_file());
     }
 }
 
@@ -180,6 +155,6 @@ fn variants_at_a_farm_are_submitted_at_once_and_fetched_by_the_same_command() {
     drop(server);
 }
 
-fn frame(folder: &Path, frame: u32) -> std::path::PathBuf {
+fn frame(folder: &Path, frame: u32) -> PathBuf {
     folder.join(format!("frames/shot_{frame:04}.png"))
 }
