@@ -133,12 +133,19 @@ struct JobLine {
     variant: Option<Arc<str>>,
     job: JobId,
     progress: JobProgress,
-    has_ended: bool,
-    /// It is held after its first frames.
-    is_held: bool,
-    /// Frames are fetched to this machine.
-    fetches: bool,
+    /// The folder on this machine that the frames are fetched to; `None` where they are not.
     out: Option<PathBuf>,
+}
+
+impl JobLine {
+    fn has_ended(&self) -> bool {
+        self.progress.state.is_some_and(JobState::is_end)
+    }
+
+    /// Returns whether the job is held after its first frames.
+    fn is_held(&self) -> bool {
+        matches!(self.progress.waits_for, Some(WaitReason::Held { .. }))
+    }
 }
 
 impl FollowView {
@@ -147,18 +154,20 @@ impl FollowView {
             variant: job.variant().cloned(),
             job: job.job().id,
             progress: JobProgress { total: job.job().tasks.total, ..JobProgress::default() },
-            has_ended: false,
-            is_held: false,
             out: job.out(),
-            fetches: job.is_fetched_here(),
         };
         let jobs: Vec<JobLine> = jobs.iter().map(line).collect();
         let progress = ProgressView::new(output, jobs.first().map(|line| line.job));
         Self { jobs, progress, failures: HashSet::new(), suspicions: 0, away: 0, has_asked: false }
     }
 
+    /// The jobs that have not ended.
+    fn open(&self) -> impl Iterator<Item = &JobLine> {
+        self.jobs.iter().filter(|one| !one.has_ended())
+    }
+
     fn open_jobs(&self) -> Vec<JobId> {
-        self.jobs.iter().filter(|one| !one.has_ended).map(|one| one.job).collect()
+        self.open().map(|one| one.job).collect()
     }
 
     fn question(&self) -> String {
@@ -176,19 +185,18 @@ impl FollowView {
 
     /// Returns whether nothing goes on before a person resumes it.
     fn is_held(&self) -> bool {
-        let mut open = self.jobs.iter().filter(|one| !one.has_ended).peekable();
-        open.peek().is_some() && open.all(|one| one.is_held)
+        let mut open = self.open().peekable();
+        open.peek().is_some() && open.all(JobLine::is_held)
     }
 
     fn resumed(&mut self) {
-        self.jobs.iter_mut().for_each(|one| one.is_held = false);
+        self.jobs.iter_mut().filter(|one| one.is_held()).for_each(|one| one.progress.waits_for = None);
         self.has_asked = false;
     }
 
     fn held_question(&self, home: JobHome) -> String {
         let all = self.sum();
-        let open = self.jobs.iter().filter(|one| !one.has_ended);
-        let folders: Vec<String> = open.filter_map(|one| one.out.as_deref().map(text::path)).collect();
+        let folders: Vec<String> = self.open().filter_map(|one| one.out.as_deref().map(text::path)).collect();
         let there = if folders.is_empty() { String::new() } else { format!(", in {}", folders.join(", ")) };
         let leave = match home {
             JobHome::Caller => "Ctrl-C stops",
@@ -223,11 +231,10 @@ impl FollowView {
         match event {
             SubmissionEvent::Progress(progress) => {
                 if let Some(line) = at.map(|at| &mut self.jobs[at]) {
-                    line.has_ended = progress.state.is_some_and(JobState::is_end);
-                    let is_held = matches!(progress.waits_for, Some(WaitReason::Held { .. }));
+                    let was_held = line.is_held();
                     line.progress = *progress;
-                    if is_held
-                        && !std::mem::replace(&mut line.is_held, is_held)
+                    if line.is_held()
+                        && !was_held
                         && let Some(out) = line.out.as_deref().map(text::path)
                     {
                         self.note(variant, &format!("the first frames are in {out}"));
@@ -254,7 +261,7 @@ impl FollowView {
                 }
             }
             SubmissionEvent::FrameFinished { frame, suspicious, .. }
-                if at.is_some_and(|at| !self.jobs[at].fetches) =>
+                if at.is_some_and(|at| self.jobs[at].out.is_none()) =>
             {
                 self.suspect(variant, frame, &suspicious);
                 self.progress.frame(&frame_name(variant, frame), &self.sum());

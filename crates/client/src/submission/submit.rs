@@ -284,14 +284,9 @@ impl SubmittedJob {
         &self.client
     }
 
-    /// The folder that its frames come to.
+    /// The folder that its frames come to; `None` where they do not come here.
     pub fn out(&self) -> Option<PathBuf> {
         self.target.as_ref().map(FetchTarget::path)
-    }
-
-    /// Returns whether the frames of the job come here.
-    pub fn is_fetched_here(&self) -> bool {
-        self.target.is_some()
     }
 
     /// Leaves the job alone. The output folder stays, though nothing is in it yet: the frames are to land there later.
