@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_types::{
     AttemptState, BundleId, Generation, JobId, JobState, JobSteps, Owner, Project, SlotIndex, StepIndex,
-    StepSpec, StepsError, TaskId, TaskIndex, WorkerId,
+    StepSpec, StepsError, TaskIndex, WorkerId,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -335,7 +335,7 @@ async fn read_faults(
 pub(crate) fn attempt_row(row: &SqliteRow) -> StoreResult<AttemptRow> {
     Ok(AttemptRow {
         id: row.attempt("epoch", "counter")?,
-        task: TaskId { job: JobId(row.u64("job")?), step: row.step()?, index: TaskIndex(row.number("idx")?) },
+        task: row.task()?,
         generation: Generation(row.number("generation")?),
         worker: row.worker("worker")?,
         slot: row.number_opt("slot")?.map(SlotIndex),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_types::{
     AttemptState, BundleFile, Failure, Generation, JobId, OutputFile, PixelReport, RelPath, StepIndex,
-    TaskId, TaskIndex, TaskState,
+    TaskIndex, TaskState,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -361,7 +361,7 @@ fn telling(attempts: Vec<AttemptRow>, generation: Generation) -> Option<AttemptR
 fn output_row(row: &SqliteRow) -> StoreResult<OutputRow> {
     Ok(OutputRow {
         seq: row.u64("seq")?,
-        task: TaskId { job: JobId(row.u64("job")?), step: row.step()?, index: row.index("idx")? },
+        task: row.task()?,
         generation: Generation(row.number("generation")?),
         attempt: row.attempt("attempt_epoch", "attempt_counter")?,
         frame: row.raw("frame")?,
