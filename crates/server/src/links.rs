@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     arrivals::Arrival,
-    made::{bundle_of, misbehaved},
-    scheduler::{CheckedReport, Input, LinkHandle, MadeFiles},
+    made::bundle_of,
+    scheduler::{CheckedReport, Input, LinkHandle, MadeFiles, misbehaved},
 };
 
 /// Bytes of one message: what a bake made fits, with [`AttemptReport::MAX_FILES`] files of common names.

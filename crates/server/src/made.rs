@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use kiln_store::NewBundle;
 use kiln_types::{BlobHash, Bundle, BundleFile, Failure, FailureCause, JobSpec, RelPath};
 
-use crate::{app::App, bundles, problem::ProblemResponse};
+use crate::{app::App, bundles, problem::ProblemResponse, scheduler::misbehaved};
 
 /// Stores the manifest, and records the bundle. No job needs it until the scheduler commits the bake.
 ///
@@ -57,8 +57,4 @@ impl App {
         };
         Err(Failure::new(FailureCause::BadOutput, why))
     }
-}
-
-pub(crate) fn misbehaved(why: String) -> Failure {
-    Failure::new(FailureCause::HostMisbehaved, why)
 }

@@ -17,7 +17,7 @@ use super::{
     actor::Scheduler,
     batch::PendingReport,
     farm::LiveJob,
-    input::{CheckedReport, Input, JobAction, MadeFiles},
+    input::{CheckedReport, Input, JobAction, MadeFiles, misbehaved},
     plan::{plan_of, standing_of, step_plan},
     refusal::Refusal,
     worker::{KnownWorker, LinkHandle, WorkerInfo, shown},
@@ -509,10 +509,6 @@ fn new_product(
     }
     let position = step.space.per_frame().map(|parts| task.index.0 / u32::from(parts.get()));
     Ok(TaskProduct::Files(NewProduct { kind, position, files: files.into_iter().map(Into::into).collect() }))
-}
-
-fn misbehaved(why: String) -> Failure {
-    Failure::new(FailureCause::HostMisbehaved, why)
 }
 
 /// Frames whose bundle is not made cannot render, whatever is asked of them.

@@ -3,7 +3,9 @@
 use kiln_api::{ChangeJob, ChangePools, Hello, SetShare, Up};
 use kiln_core::Account;
 use kiln_store::{Due, Expired, Expiry, NewBundle};
-use kiln_types::{AttemptId, DesiredState, Failure, FrameSet, JobId, JobSpec, StepSpec, TaskFile, WorkerId};
+use kiln_types::{
+    AttemptId, DesiredState, Failure, FailureCause, FrameSet, JobId, JobSpec, StepSpec, TaskFile, WorkerId,
+};
 use tokio::sync::oneshot;
 
 use super::{farm::FarmState, refusal::Refusal, worker::LinkHandle};
@@ -111,6 +113,11 @@ pub(crate) enum MadeFiles {
     Bundle(NewBundle),
     /// Files without pictures, of an attempt that was not known when they came.
     Unknown,
+}
+
+/// The failure of an attempt whose report cannot be right.
+pub(crate) fn misbehaved(why: String) -> Failure {
+    Failure::new(FailureCause::HostMisbehaved, why)
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;

@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use actor::Scheduler;
 pub(crate) use farm::{FarmState, party};
 pub(crate) use handle::SchedulerHandle;
-pub(crate) use input::{CheckedReport, FarmSetting, Input, JobAction, MadeFiles};
+pub(crate) use input::{CheckedReport, FarmSetting, Input, JobAction, MadeFiles, misbehaved};
 pub(crate) use look::LiveJobView;
 pub(crate) use refusal::Refusal;
 pub(crate) use worker::LinkHandle;
