@@ -169,7 +169,7 @@ pub enum Up {
     Draining,
 }
 
-/// How an attempt left its slot.
+/// A worker's report of how an attempt left its slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "kebab-case")]
 pub enum AttemptReport {

@@ -11,7 +11,7 @@ use crate::{
     space::DiskSpace, splitter::Splitter, wake::Waker,
 };
 
-/// What every request may use.
+/// The parts of a server that a request may use.
 pub(crate) struct App {
     pub store: Store,
     pub blobs: Blobs,

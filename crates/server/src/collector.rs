@@ -1,7 +1,7 @@
 //! Nothing for ever: what nobody needs any more goes, on a schedule and on demand.
 //!
-//! The scheduler lets go of what the retention says is due, in transactions of its own, each of a part; then whatever bytes
-//! nothing needs any more are removed. What an open job, an upload or a promise needs is never among them: the line below
+//! The scheduler removes from the records all that is due by the retention, in transactions of its own, each of a part;
+//! then the bytes that nothing needs are removed. What an open job, an upload or a promise needs is never among them: the line below
 //! which promises have run out is drawn before the records are read, and whoever puts something into the records
 //! holds that line from its first look on (`holds.rs`).
 
@@ -228,7 +228,7 @@ impl Collector {
         Ok(())
     }
 
-    /// What is due is looked for beside the scheduler, which then lets go of it a part at a time, and has its turns in between.
+    /// Has the scheduler remove from the records all that was found to be due, a part at a time, with turns in between.
     async fn expire(&self, expiry: Expiry, due: Due) -> Result<Expired, CollectError> {
         let mut expired = Expired::default();
         for due in due.parts(AT_ONCE) {

@@ -199,7 +199,7 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     ProblemResponse::internal("The request failed inside the server", text).into_response()
 }
 
-/// What the caller sees of an error of the records.
+/// The problem that the caller sees when the records fail.
 pub(crate) fn store_fault(error: StoreError) -> ProblemResponse {
     match &error {
         StoreError::NoSpace => ProblemResponse::new(
@@ -210,9 +210,9 @@ pub(crate) fn store_fault(error: StoreError) -> ProblemResponse {
     }
 }
 
-/// What the caller sees of an error of the bytes' store.
+/// The problem that the caller sees when the store of bytes fails.
 pub(crate) fn blob_fault(error: BlobError) -> ProblemResponse {
-    // What a body breaks off with may be our own.
+    // A body may break off with an error of our own.
     let error = match error {
         BlobError::Stream(why) => match why.downcast::<BlobError>() {
             Ok(own) => *own,

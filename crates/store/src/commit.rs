@@ -272,7 +272,7 @@ async fn insert_job(
     Ok(())
 }
 
-/// Of a job that was deleted meanwhile there are no more steps.
+/// Writes nothing if the job is gone meanwhile.
 async fn insert_step(db: &mut SqliteConnection, job: JobId, step: &NewStep) -> StoreResult<()> {
     let query = sqlx::query(
         "INSERT INTO steps (job, step, spec, count) SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM jobs WHERE id = ?1)",

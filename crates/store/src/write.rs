@@ -1,4 +1,4 @@
-//! What the scheduler may have written: one variant a domain verb. Times are unix milliseconds, always passed in.
+//! The writes of the scheduler: one variant for each verb of the domain. Times are unix milliseconds, always passed in.
 
 use std::collections::BTreeSet;
 

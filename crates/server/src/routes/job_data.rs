@@ -49,7 +49,7 @@ pub(super) struct TasksQuery {
     #[serde(default)]
     #[param(required = false)]
     from: TaskIndex,
-    /// At most so many; 500 where absent.
+    /// At most this number; 500 where absent.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
     limit: PageLimit,
@@ -95,7 +95,7 @@ pub(super) struct AttemptsQuery {
     state: Option<AttemptState>,
     /// Only older ones than this.
     before: Option<AttemptId>,
-    /// At most so many; 500 where absent.
+    /// At most this number; 500 where absent.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
     limit: PageLimit,
@@ -161,7 +161,7 @@ pub(super) struct OutputsQuery {
     #[serde(default)]
     #[param(required = false)]
     after: u64,
-    /// At most so many output sets; 500 where absent.
+    /// At most this number of output sets; 500 where absent.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
     limit: PageLimit,

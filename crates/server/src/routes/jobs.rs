@@ -37,7 +37,7 @@ pub(super) struct JobsQuery {
     /// Only those of this project.
     #[param(value_type = Option<Name>)]
     project: Option<Project>,
-    /// At most so many; 50 where absent.
+    /// At most this number; 50 where absent.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 500)]
     limit: PageSize<50, 500>,

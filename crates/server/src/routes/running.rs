@@ -32,7 +32,7 @@ pub(super) async fn of_farm(State(app): State<Arc<App>>) -> Answer<axum::Json<Ru
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RunningQuery {
-    /// At most so many in full; 500 where absent. All of them are counted.
+    /// At most this number in full; 500 where absent. All of them are counted.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
     limit: PageSize<500, 5000>,

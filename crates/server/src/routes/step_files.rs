@@ -23,7 +23,7 @@ pub(super) struct StepFilesQuery {
     #[serde(default)]
     #[param(required = false)]
     after: u64,
-    /// At most so many; 500 where absent.
+    /// At most this number; 500 where absent.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
     limit: PageSize<500, 5000>,

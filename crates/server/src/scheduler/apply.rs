@@ -188,7 +188,7 @@ impl Scheduler {
 
     /// Lets the tasks run again whose files are gone and are needed now. Returns how many.
     fn remake_files(&mut self, job: JobId) -> Result<u32, Refusal> {
-        // What the request itself resets is not without files any longer.
+        // Tasks that the request itself resets are no longer without files.
         self.absorb();
         let Some(live) = self.farm.jobs.get(&job) else { return Ok(0) };
         let mut again = 0;

@@ -1,4 +1,4 @@
-//! What one turn of the scheduler has to write, and what it may say once that is on disk.
+//! The writes of one turn of the scheduler, and the messages that it sends once they are on disk.
 
 use std::collections::HashMap;
 
@@ -78,7 +78,7 @@ impl Batch {
         answer: Result<T, Refusal>,
     ) {
         self.replies.push(Box::new(move |_| {
-            // Whoever asked may have gone.
+            // The request may be gone.
             let _ = reply.send(answer);
         }));
     }

@@ -13,7 +13,7 @@ pub(super) struct Broken {
     without_job: u32,
 }
 
-/// What follows from a broken invariant besides a new beginning.
+/// The measure against a broken invariant, besides a new beginning.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
     None,

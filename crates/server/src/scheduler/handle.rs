@@ -35,8 +35,8 @@ impl SchedulerHandle {
         arrival.listen(self.clock.now());
     }
 
-    /// What a worker's link has to say, in the order in which it says it. Waits while the scheduler is behind. An input
-    /// after the scheduler's end is dropped, its reply with it.
+    /// Hands on an input of a worker's link; inputs of one link keep their order. Waits while the scheduler is behind. An
+    /// input after the scheduler's end is dropped, its reply with it.
     pub(crate) async fn tell(&self, input: Input) {
         let _ = self.told.send(input).await;
     }
@@ -78,7 +78,7 @@ impl SchedulerHandle {
     {
         let (reply, answer) = oneshot::channel();
         let look: Look = Box::new(move |farm| {
-            // Whoever asked may have gone.
+            // The request may be gone.
             let _ = reply.send(look(farm));
         });
         let _ = way.send(Input::Look(look)).await;

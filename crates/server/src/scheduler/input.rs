@@ -76,7 +76,7 @@ pub(crate) enum Input {
         sequence: u64,
         reply: Reply<()>,
     },
-    /// Lets go of what is due, a part of it: whoever looked for it did so elsewhere.
+    /// Removes from the records a part of what was found to be due.
     Expire {
         expiry: Expiry,
         due: Box<Due>,
@@ -89,7 +89,7 @@ pub(crate) enum Input {
     Panic(Box<dyn FnOnce() + Send>),
 }
 
-/// How an attempt left its slot.
+/// The report of a worker ([`kiln_api::AttemptReport`]), after the server has looked for the files.
 #[derive(Debug, Clone)]
 pub(crate) enum CheckedReport {
     Done {
@@ -123,7 +123,7 @@ pub(crate) fn misbehaved(why: String) -> Failure {
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 pub(super) type Look = Box<dyn FnOnce(&FarmState) + Send>;
 
-/// What a person may do with a job.
+/// An action of a person on a job.
 #[derive(Debug, Clone)]
 pub(crate) enum JobAction {
     Pause,
@@ -146,14 +146,14 @@ pub(crate) enum JobAction {
     },
 }
 
-/// What a person sets of the farm as a whole.
+/// A setting of the farm as a whole.
 #[derive(Debug, Clone)]
 pub(crate) enum FarmSetting {
     Share {
         party: Account,
         share: SetShare,
     },
-    /// A limit no more, where there is no total.
+    /// Without a total, the limit is removed.
     Limit {
         name: String,
         total: Option<u32>,

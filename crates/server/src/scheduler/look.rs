@@ -10,7 +10,7 @@ use kiln_types::{AttemptId, JobId, JobState, TaskCounts, WorkerId, WorkerState};
 
 use super::{explain::time_left, farm::FarmState, roster::LiveAttempt};
 
-/// What only the scheduler knows of a job.
+/// The live state of a job, which the records do not have.
 pub(crate) struct LiveJobView {
     pub state: JobState,
     /// One for each step.

@@ -26,7 +26,7 @@ pub(super) struct Loading {
 /// A job, and what the records have of it: nothing where there is none of that number.
 pub(super) type ReadJob = (JobId, Result<Option<Loaded>, String>);
 
-/// What is wanted of a job that is being read.
+/// The requests and changes that wait until a job is read.
 #[derive(Default)]
 pub(super) struct PendingJob {
     /// In the order in which it was asked for.
@@ -68,7 +68,7 @@ impl Loading {
                 None => Ok(None),
             }
         };
-        // Whoever waits is told also where it panics.
+        // Those who wait get an answer even if it panics.
         let read = AbortOnDropHandle::new(tokio::spawn(read));
         self.tasks.spawn(async move {
             let read = read

@@ -28,7 +28,7 @@ pub(crate) struct KnownWorker {
 }
 
 impl KnownWorker {
-    /// What it brings, by its own word and the farm's.
+    /// The offer of the worker, with the labels of its pools.
     pub(crate) fn offer(&self) -> WorkerOffer {
         let mut offer = self.said.offer(&self.name);
         offer.labels.extend(self.pools.iter().map(|pool| plan::pool_label(pool)));
@@ -36,7 +36,7 @@ impl KnownWorker {
     }
 }
 
-/// What a worker says of itself, as the records keep it.
+/// A worker's description of itself, as the records keep it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct WorkerInfo {

@@ -111,7 +111,7 @@ async fn parts_stay_until_what_uses_them_is_done_and_a_while_longer() {
     let without = store.tasks_without_files(JobId(1), PARTS).await.unwrap();
     assert_eq!(without, [TaskIndex(0), TaskIndex(1)]);
 
-    // What is merged again needs its parts again, however old they are.
+    // A task that is merged again needs its parts again, however old they are.
     write(&store, done(10, MERGE, 1, 0, 6000)).await;
     write(&store, [reset(MERGE, 1, 1)]).await;
     assert_eq!(gone(&store, 900_000).await, [(2, 1)], "only what was made of them before");
