@@ -199,13 +199,14 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     ProblemResponse::internal("The request failed inside the server", text).into_response()
 }
 
+fn disk_full() -> ProblemResponse {
+    ProblemResponse::new(ProblemCode::NoSpace, "The server's disk is full; free some space and try again.")
+}
+
 /// The problem that the caller sees when the records fail.
 pub(crate) fn store_fault(error: StoreError) -> ProblemResponse {
     match &error {
-        StoreError::NoSpace => ProblemResponse::new(
-            ProblemCode::NoSpace,
-            "The server's disk is full; free some space and try again.",
-        ),
+        StoreError::NoSpace => disk_full(),
         _ => ProblemResponse::internal("The server's records could not be read or written", &error),
     }
 }
@@ -231,10 +232,7 @@ pub(crate) fn blob_fault(error: BlobError) -> ProblemResponse {
             ProblemCode::NoSpace,
             format!("The server's disk is full ({} MiB left); free some space and try again.", free >> 20),
         ),
-        BlobError::NoSpace => ProblemResponse::new(
-            ProblemCode::NoSpace,
-            "The server's disk is full; free some space and try again.",
-        ),
+        BlobError::NoSpace => disk_full(),
         BlobError::NotFound(_) | BlobError::NoUpload(_) | BlobError::Damaged(_) => {
             ProblemResponse::not_found(sentence(&error))
         }
