@@ -464,16 +464,18 @@ impl DatablockGraph {
         self.collections.get(&collection).map(|members| members.objects.as_slice())
     }
 
-    /// The objects of a scene, with those of all collections in it that are in this file.
-    pub fn objects_of_scene(&self, old: u64) -> HashSet<u64> {
+    /// The objects of a scene, with those of all collections in it that are in this file; `None` if it takes more than
+    /// `left` steps.
+    pub fn objects_of_scene(&self, old: u64, left: &mut usize) -> Option<HashSet<u64>> {
         let (mut objects, mut seen) = (HashSet::default(), HashSet::default());
         let mut todo: Vec<&Members> = self.scene_at(old).map(|shown| &shown.members).into_iter().collect();
         while let Some(members) = todo.pop() {
+            *left = left.checked_sub(1 + members.objects.len() + members.children.len())?;
             objects.extend(&members.objects);
             let fresh = members.children.iter().filter(|child| seen.insert(**child));
             todo.extend(fresh.filter_map(|child| self.collections.get(child)));
         }
-        objects
+        Some(objects)
     }
 
     pub fn is_object(&self, old: u64) -> bool {

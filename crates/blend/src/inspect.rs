@@ -15,6 +15,7 @@ use crate::{
     external::ExternalFile,
     fault::{BlendError, BlendFault},
     file::{Walker, dna_at_end, find_dna, open},
+    follow::MAX_STEPS,
     linked::FileGraph,
     pointer_scan::Depth,
     resolve::resolve,
@@ -97,12 +98,23 @@ pub(crate) fn inspect_bytes(
     let graph = &collected.simulations.graph;
     let is_covered = |old: u64| graph.scene_at(old).is_some_and(|shown| graph.is_covered(shown));
     let name = |old: &u64| collected.names.get(old).cloned();
+    // Many scenes may share many cameras: their lists are bounded together.
+    let (mut steps, mut room) = (MAX_STEPS, limits.memory / 4);
+    let mut cameras_of = |old: u64| {
+        let members = graph.objects_of_scene(old, &mut steps)?;
+        steps = steps.checked_sub(collected.cameras.len())?;
+        let cameras = collected.cameras.iter().filter(|camera| members.contains(camera)).filter_map(name);
+        let keep = |camera: String| {
+            room = room.checked_sub(size_of::<String>() + camera.len())?;
+            Some(camera)
+        };
+        cameras.map(keep).collect::<Option<Vec<String>>>()
+    };
     let read = |raw: &RawScene| {
         let old = raw.block.old;
         let scene = scene::read(&schema.dna, raw, &collected.names, peek.written_by, is_covered(old))?;
-        let members = graph.objects_of_scene(old);
-        let cameras = collected.cameras.iter().filter(|camera| members.contains(camera)).filter_map(name);
-        Ok(SceneInfo { cameras: cameras.collect(), ..scene })
+        let cameras = cameras_of(old).ok_or(BlendFault::TooMany("cameras"))?;
+        Ok(SceneInfo { cameras, ..scene })
     };
     let scenes = collected.scenes.iter().map(read).collect::<Result<Vec<_>, BlendFault>>()?;
     let cameras = collected.cameras.iter().filter_map(name).collect();

@@ -220,3 +220,32 @@ fn what_holds_more_than_a_scene_can_costs_little() {
         costs_little(name, &file, "it holds more");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn scenes_that_share_many_cameras_cost_little() {
+    const SCENES: i64 = 5_000;
+    const CAMERAS: i64 = 20_000;
+    let (shared, member, camera) = (0x10, 0x100_0000, 0x200_0000);
+    let data = |strukt, old: i64, values: &[_]| MAKER.block(b"DATA", strukt, old.cast_unsigned(), values);
+    let mut blocks = Vec::new();
+    for scene in (1..=SCENES).map(|scene| 0x10_0000 + 0x10 * scene) {
+        let own = [("id.name", Text("SCOne")), ("master_collection", Int(scene + 1))];
+        blocks.push(MAKER.block(b"SC\0\0", "Scene", scene.cast_unsigned(), &own));
+        blocks.push(data("Collection", scene + 1, &[("children.first", Int(scene + 2))]));
+        blocks.push(data("CollectionChild", scene + 2, &[("collection", Int(shared))]));
+    }
+    let all = [("id.name", Text("GRAll")), ("gobject.first", Int(member))];
+    blocks.push(MAKER.block(b"GR\0\0", "Collection", shared.cast_unsigned(), &all));
+    for place in 0..CAMERAS {
+        let next = if place + 1 < CAMERAS { member + place + 1 } else { 0 };
+        let values = [("next", Int(next)), ("ob", Int(camera + place))];
+        blocks.push(data("CollectionObject", member + place, &values));
+    }
+    for place in 0..CAMERAS {
+        let name = format!("OB{place:060}");
+        let values = [("id.name", Text(&name)), ("type", Int(11))];
+        blocks.push(MAKER.block(b"OB\0\0", "Object", (camera + place).cast_unsigned(), &values));
+    }
+    costs_little("cameras", &MAKER.file(&blocks), "it holds more");
+}
