@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// What streamed waits on a slot from now on.
+    /// The streaming attempt waits on a slot from now on.
     pub fn place(&mut self, worker: usize, attempt: AttemptId, slot: SlotIndex) {
         let known = &mut self.workers[worker];
         if let Some(task) = known.streams.remove(&attempt) {

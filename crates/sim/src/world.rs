@@ -64,7 +64,7 @@ pub enum SimEvent {
         life: u32,
         attempt: AttemptId,
     },
-    /// What streams fails, if it does still.
+    /// Fails the attempt if it still streams.
     StreamFails {
         worker: usize,
         life: u32,

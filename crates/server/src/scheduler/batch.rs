@@ -28,7 +28,7 @@ pub(super) struct Batch {
     pub holds: Vec<Hold>,
 }
 
-/// What a worker reported and the core does not need to know.
+/// The part of a worker's report that the core does not need to know.
 pub(super) struct PendingReport {
     pub worker: WorkerId,
     /// `None` if it failed.

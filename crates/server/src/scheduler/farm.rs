@@ -35,9 +35,9 @@ pub(crate) struct FarmState {
     pub jobs: HashMap<JobId, LiveJob>,
     pub attempts: LiveAttempts,
     pub workers: Workers,
-    /// What a person has set of users and projects.
+    /// The settings of users and projects.
     pub shares: BTreeMap<Account, Share>,
-    /// How many there are of what the farm has only so many.
+    /// The number of each thing that the farm has a limit of.
     pub limits: BTreeMap<String, u32>,
     /// When it was last looked which jobs have ended long ago.
     pub swept: Moment,

@@ -1,4 +1,4 @@
-//! What the scheduler does when it contradicts itself: it begins again from the records, as after a restart of the
+//! Recovery of a scheduler that contradicts itself: it begins again from the records, as after a restart of the
 //! server.
 
 use std::any::Any;
