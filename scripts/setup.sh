@@ -59,11 +59,13 @@ rust_is() {
     [ "$(printf '%s\n' "$1" "${have%%-*}" | sort -V | head -n 1)" = "$1" ]
 }
 
+# apt_has PACKAGE   succeeds if apt could install it. A name that others only mention is shown, too, as nothing.
+apt_has() { apt-cache show "$1" 2>/dev/null | grep -q .; }
+
 install_rustup() {
     # Debian's rustup conflicts with Debian's rustc. If that is installed, rustup goes into the home folder instead.
     if command -v apt-cache >/dev/null && ! dpkg -s rustc >/dev/null 2>&1 \
-        && { apt-cache show rustup >/dev/null 2>&1 || as_root apt-get update -qq; } \
-        && apt-cache show rustup >/dev/null 2>&1; then
+        && { apt_has rustup || as_root apt-get update -qq; } && apt_has rustup; then
         need_packages rustup:rustup
         return
     fi
