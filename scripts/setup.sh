@@ -60,7 +60,7 @@ rust_is() {
 }
 
 # apt_has PACKAGE   succeeds if apt could install it. A name that others only mention is shown, too, as nothing.
-apt_has() { apt-cache show "$1" 2>/dev/null | grep -q .; }
+apt_has() { [ -n "$(apt-cache show "$1" 2>/dev/null)" ]; }
 
 install_rustup() {
     # Debian's rustup conflicts with Debian's rustc. If that is installed, rustup goes into the home folder instead.
