@@ -176,7 +176,7 @@ fn an_old_default_stays_and_a_new_one_is_used() {
 fn the_distributions_rustup_is_taken_where_there_is_one() {
     let machine = Machine::bare();
     fs::write(machine.at("rustup"), RUSTUP).unwrap();
-    machine.program("apt-cache", "#!/bin/bash\n[ \"$*\" = 'show rustup' ]\n");
+    machine.program("apt-cache", "#!/bin/bash\n[ \"$*\" = 'show rustup' ] && echo 'Package: rustup'\n");
     machine.program("dpkg", "#!/bin/bash\nexit 1\n");
     let bin = machine.at("bin");
     let copy = ["rustup", "cargo", "rustc"].map(|name| {
@@ -209,6 +209,10 @@ fn elsewhere_it_is_rustups_installer_and_that_is_told_first() {
         machine.at("installer").display()
     );
     machine.program("curl", &curl);
+    // Debian 12's apt knows the name rustup from other packages, and nothing more.
+    machine.program("apt-cache", "#!/bin/bash\nexit 0\n");
+    machine.program("apt-get", "#!/bin/bash\n[ \"$1\" = update ]\n");
+    machine.program("dpkg", "#!/bin/bash\nexit 1\n");
     machine.program("sh", "#!/bin/bash\nexec bash \"$@\"\n");
     machine.program("update-ca-certificates", "#!/bin/bash\n");
     let found = machine.need_rust();
