@@ -134,12 +134,15 @@ fn what_is_set_of_jobs_users_and_limits_is_told_and_refused_in_words() {
     let shot = shot.to_str().unwrap();
     let job = home.submit(&[shot, "--user", "ada", "--memory", "2G", "--cores", "2", "--tag", "fast"]);
     let shown = home.show(&job);
-    assert_eq!((&shown["owner"], &shown["spec"]["needs"]["memory"]), (&"ada".into(), &(2_u64 << 30).into()));
+    assert_eq!(
+        (&shown["owner"], &shown["spec"]["requirements"]["memory"]),
+        (&"ada".into(), &(2_u64 << 30).into())
+    );
     let set = home.json(&["jobs", "set", &job, "--priority", "77", "--max-workers", "3", "--json"]);
-    let standing = &set["spec"]["standing"];
-    assert_eq!((&standing["priority"], &standing["max_workers"]), (&77.into(), &3.into()));
+    let scheduling = &set["spec"]["scheduling"];
+    assert_eq!((&scheduling["priority"], &scheduling["max_workers"]), (&77.into(), &3.into()));
     let free = home.json(&["jobs", "set", &job, "--max-workers", "none", "--json"]);
-    assert_eq!(free["spec"]["standing"]["max_workers"], Value::Null);
+    assert_eq!(free["spec"]["scheduling"]["max_workers"], Value::Null);
     let told = home.run(&["jobs", "show", &job]).out;
     for words in ["priority 77", "2 cores, 2 GiB of memory, the tag fast", "Owner"] {
         assert!(told.contains(words), "“{words}” is not in {told}");

@@ -63,7 +63,7 @@ fn a_farm_is_watched_and_steered_in_a_terminal() {
     top.press("x");
     top.press("++");
     top.shows("has priority 70");
-    assert_eq!(home.show(&long)["spec"]["standing"]["priority"], 70);
+    assert_eq!(home.show(&long)["spec"]["scheduling"]["priority"], 70);
     top.press("p");
     top.shows("is paused");
     top.press("c");

@@ -1,7 +1,7 @@
 //! Changes, as the stream of server-sent events tells them.
 
 use kiln_types::{
-    AttemptId, AttemptState, DeviceClass, EventNumber, Failure, Generation, JobId, JobStanding, JobState,
+    AttemptId, AttemptState, DeviceClass, EventNumber, Failure, Generation, JobId, JobScheduling, JobState,
     StepIndex, StepKind, Suspicion, TaskIndex, TaskName, WorkerState,
 };
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub enum Change {
     },
     /// It stands otherwise among the others.
     JobChanged {
-        standing: JobStanding,
+        scheduling: JobScheduling,
     },
     JobExtended {
         total: u32,

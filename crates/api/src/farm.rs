@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 /// A user or a project, and how it shares the farm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PartyView {
+pub struct AccountView {
     pub name: String,
     /// Of two that have work, one of twice the weight gets twice the time.
     pub weight: u32,
@@ -23,13 +23,13 @@ pub struct PartyView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UserList {
     /// Those who have a job that has not ended, or of whom something was set.
-    pub users: Vec<PartyView>,
+    pub users: Vec<AccountView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectList {
     /// Those that have a job that has not ended, or of which something was set.
-    pub projects: Vec<PartyView>,
+    pub projects: Vec<AccountView>,
 }
 
 /// How a user or a project shares the farm from now on. What is absent stays as it is.

@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 
 use kiln_types::{
     AttemptId, AttemptState, BlenderSeries, BlobHash, BundleId, DeviceChoice, Failure, FrameSet, Generation,
-    JobId, JobSpec, JobStanding, JobState, Name, Needs, Order, OutputSet, Owner, Policy, Priority, Project,
-    RelPath, RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskCounts, TaskIndex,
-    TaskName, TaskState, UploadId,
+    JobId, JobRequirements, JobScheduling, JobSpec, JobState, Name, Order, OutputSet, Owner, Policy,
+    Priority, Project, RelPath, RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames,
+    TaskCounts, TaskIndex, TaskName, TaskState, UploadId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -62,9 +62,9 @@ pub struct SubmitJob {
     #[serde(default)]
     pub user: Option<Owner>,
     #[serde(default)]
-    pub standing: JobStanding,
+    pub scheduling: JobScheduling,
     #[serde(default)]
-    pub needs: Needs,
+    pub requirements: JobRequirements,
     /// It is paused from the start, until it is resumed.
     #[serde(default)]
     pub held: bool,
@@ -109,8 +109,8 @@ impl SubmitJob {
             frame_time_limit_s: None,
             hang_s: None,
             user: None,
-            standing: JobStanding::default(),
-            needs: Needs::default(),
+            scheduling: JobScheduling::default(),
+            requirements: JobRequirements::default(),
             held: false,
             hold_after: None,
             refuse_black: false,

@@ -16,7 +16,7 @@ mod worker;
 
 pub use event::{Change, Event};
 pub(crate) use farm::told;
-pub use farm::{ChangePools, LimitList, LimitView, PartyView, ProjectList, SetLimit, SetShare, UserList};
+pub use farm::{AccountView, ChangePools, LimitList, LimitView, ProjectList, SetLimit, SetShare, UserList};
 pub use files::{
     BINARY, BundleCreated, CHUNKS_AT_ONCE, HASHES_AT_ONCE, MAX_FRAMES, MAX_RECIPE, MissingAnswer,
     MissingQuery, UploadCreate, UploadFinished, UploadView,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kiln_types::{BlenderSeries, DeviceClass, GpuUse, JobId, PartyKind, count, duration::in_words};
+use kiln_types::{AccountKind, BlenderSeries, DeviceClass, GpuUse, JobId, count, duration::in_words};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -62,7 +62,7 @@ pub enum WaitReason {
     /// The job is on as many workers as it may be.
     WorkerCap { max_workers: u32 },
     /// The user or the project of the job holds as many slots as it may.
-    AccountCap { kind: PartyKind, name: String, max_slots: u32 },
+    AccountCap { kind: AccountKind, name: String, max_slots: u32 },
     /// All workers that could take it are busy.
     Busy {
         workers: u32,
@@ -468,11 +468,11 @@ mod tests {
             ),
             (WaitReason::WorkerCap { max_workers: 2 }, "It is on 2 workers already, and may not be on more."),
             (
-                WaitReason::AccountCap { kind: PartyKind::Project, name: name(), max_slots: 1 },
+                WaitReason::AccountCap { kind: AccountKind::Project, name: name(), max_slots: 1 },
                 "The project nuke holds the slot that it may hold at once.",
             ),
             (
-                WaitReason::AccountCap { kind: PartyKind::User, name: name(), max_slots: 4 },
+                WaitReason::AccountCap { kind: AccountKind::User, name: name(), max_slots: 4 },
                 "The user nuke holds the 4 slots that it may hold at once.",
             ),
             (

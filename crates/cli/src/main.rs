@@ -25,7 +25,7 @@ mod top;
 use std::process::ExitCode;
 
 use clap::{Parser as _, error::ErrorKind};
-use kiln_types::PartyKind;
+use kiln_types::AccountKind;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -76,8 +76,10 @@ fn run(context: &Context, command: KilnCommand) -> Outcome<Exit> {
         KilnCommand::Worker(args) => wait_for(commands::worker::run(context, args)),
         KilnCommand::Service { command } => commands::service::run(context, command),
         KilnCommand::Jobs(args) => wait_for(commands::jobs::run(context, args)),
-        KilnCommand::Users(args) => wait_for(commands::shares::parties(context, PartyKind::User, args)),
-        KilnCommand::Projects(args) => wait_for(commands::shares::parties(context, PartyKind::Project, args)),
+        KilnCommand::Users(args) => wait_for(commands::shares::accounts(context, AccountKind::User, args)),
+        KilnCommand::Projects(args) => {
+            wait_for(commands::shares::accounts(context, AccountKind::Project, args))
+        }
         KilnCommand::Limits(args) => wait_for(commands::shares::limits(context, args)),
         KilnCommand::Workers(args) => wait_for(commands::workers::run(context, args)),
         KilnCommand::Top(args) => wait_for(top::run(context, args)),

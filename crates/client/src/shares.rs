@@ -1,9 +1,9 @@
 //! Fair-share accounts, limits and pools.
 
 use kiln_api::{
-    ChangePools, LimitList, LimitView, PartyView, ProjectList, SetLimit, SetShare, UserList, WorkerView,
+    AccountView, ChangePools, LimitList, LimitView, ProjectList, SetLimit, SetShare, UserList, WorkerView,
 };
-use kiln_types::PartyKind;
+use kiln_types::AccountKind;
 use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
@@ -12,10 +12,12 @@ use crate::{Client, ClientError, routes};
 /// words ([`ClientError::Problem`]).
 impl Client {
     /// Users, or projects: those that have jobs, or of whom something was set.
-    pub async fn parties(&self, kind: PartyKind) -> Result<Vec<PartyView>, ClientError> {
+    pub async fn accounts(&self, kind: AccountKind) -> Result<Vec<AccountView>, ClientError> {
         match kind {
-            PartyKind::User => self.get(&routes::users()).await.map(|list: UserList| list.users),
-            PartyKind::Project => self.get(&routes::projects()).await.map(|list: ProjectList| list.projects),
+            AccountKind::User => self.get(&routes::users()).await.map(|list: UserList| list.users),
+            AccountKind::Project => {
+                self.get(&routes::projects()).await.map(|list: ProjectList| list.projects)
+            }
         }
     }
 
@@ -23,13 +25,13 @@ impl Client {
     /// If the weight is out of its bounds.
     pub async fn set_share(
         &self,
-        kind: PartyKind,
+        kind: AccountKind,
         name: &str,
         share: &SetShare,
-    ) -> Result<PartyView, ClientError> {
+    ) -> Result<AccountView, ClientError> {
         let path = match kind {
-            PartyKind::User => routes::user(name),
-            PartyKind::Project => routes::project(name),
+            AccountKind::User => routes::user(name),
+            AccountKind::Project => routes::project(name),
         };
         self.answered(self.request(Method::PUT, &path).json(share)).await
     }

@@ -310,11 +310,11 @@ fn not_working(workers: &[&Worker]) -> WaitCause {
     let (mut paused, mut draining, mut unavailable, mut quarantined, mut others) = (0, 0, 0, 0, 0);
     for worker in workers {
         match worker.desired {
-            DesiredState::Pause => paused += 1,
-            DesiredState::Drain | DesiredState::Stop => draining += 1,
-            DesiredState::Work if worker.offer.unavailable => unavailable += 1,
-            DesiredState::Work if worker.quarantined.is_some() => quarantined += 1,
-            DesiredState::Work => others += 1,
+            DesiredState::Paused => paused += 1,
+            DesiredState::Draining | DesiredState::Stopped => draining += 1,
+            DesiredState::Active if worker.offer.unavailable => unavailable += 1,
+            DesiredState::Active if worker.quarantined.is_some() => quarantined += 1,
+            DesiredState::Active => others += 1,
         }
     }
     WaitCause::NotWorking { paused, draining, unavailable, quarantined, others }

@@ -184,7 +184,7 @@ impl Ledger {
             if has_ended || step.generations.get(task) != known.generation {
                 continue;
             }
-            if known.counts && matches!(known.state, AttemptState::Failed | AttemptState::Lapsed) {
+            if known.counts && matches!(known.state, AttemptState::Failed | AttemptState::Expired) {
                 let at = step.histories.iter().position(|history| history.task == task);
                 let at = at.unwrap_or_else(|| {
                     step.histories.push(RestoredHistory { task, ..RestoredHistory::default() });
@@ -201,7 +201,7 @@ impl Ledger {
                 (AttemptState::Assigned, None) => RestoredPhase::Streaming,
                 (AttemptState::Assigned, Some(slot)) => RestoredPhase::Assigned { slot },
                 (AttemptState::Running, Some(slot)) => RestoredPhase::Running { slot },
-                (AttemptState::Lapsed, Some(slot)) if known.counts => RestoredPhase::Expired { slot },
+                (AttemptState::Expired, Some(slot)) if known.counts => RestoredPhase::Expired { slot },
                 _ => continue,
             };
             let LedgerAttempt { generation, worker, .. } = *known;

@@ -116,7 +116,7 @@ pub enum Record {
     },
     /// The attempt runs.
     AttemptStarted { attempt: AttemptId, task: TaskId },
-    /// The attempt ended. `Failed` and `Lapsed` count against the task. An attempt may be closed a second time: as
+    /// The attempt ended. `Failed` and `Expired` count against the task. An attempt may be closed a second time: as
     /// `Committed` or `Superseded`, where it delivered after it had expired or was revoked.
     AttemptClosed { attempt: AttemptId, task: TaskId, state: AttemptState, failure: Option<Failure> },
     /// This attempt, which failed or was lost, no longer counts against its task: its worker was the origin. Comes

@@ -335,7 +335,7 @@ impl Core {
         worker.slots_mut().iter_mut().for_each(Slot::clear);
         self.state.update_streams(id, WorkerStreams::clear);
         self.set_offer(id, offer);
-        if desired != DesiredState::Work {
+        if desired != DesiredState::Active {
             out.push(id, Push::DesiredState(desired));
         }
         self.state.touch(id);
@@ -510,8 +510,8 @@ impl Core {
 
     /// Ends nothing on the worker for a second: something of it waits to be told.
     pub fn postpone_hang(&mut self, now: Moment, id: WorkerId) {
-        let is_of_worker = |attempt: &AttemptId| self.state.attempt(*attempt).worker == id;
-        let due: Vec<AttemptId> = self.time_limits.due(now).filter(is_of_worker).collect();
+        let is_worker_failure = |attempt: &AttemptId| self.state.attempt(*attempt).worker == id;
+        let due: Vec<AttemptId> = self.time_limits.due(now).filter(is_worker_failure).collect();
         due.into_iter().for_each(|attempt| self.time_limits.postpone(now, attempt));
     }
 

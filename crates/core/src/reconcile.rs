@@ -251,7 +251,7 @@ impl Core {
         let (session, is_first) = (step.session(), step.first_failures.is_open());
         match finish {
             // Where nothing has been delivered yet, others had better say whether it is the worker or the scene.
-            Finish::Failed(failure) if is_first || failure.cause.blames_worker() => {
+            Finish::Failed(failure) if is_first || failure.cause.is_worker_failure() => {
                 self.cooldowns.start(now, worker, session, CooldownCause::Faulty);
             }
             Finish::Delivered | Finish::Failed(_) => {

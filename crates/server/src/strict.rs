@@ -317,8 +317,8 @@ mod tests {
         for bad in [
             json!({"source": {"upload": [id]}}),
             json!({"source": {"upload": {"id": id}, "bundle": {}}}),
-            json!({"source": {"upload": {"id": id}}, "needs": []}),
-            json!({"source": {"upload": {"id": id}}, "standing": [50]}),
+            json!({"source": {"upload": {"id": id}}, "requirements": []}),
+            json!({"source": {"upload": {"id": id}}, "scheduling": [50]}),
             json!({"source": {"upload": {"id": id}}, "settings": {"resolution": {"pixels": [10, 10]}}}),
             json!({"source": {"upload": {"id": id}}, "settings": {"format": {"png": null}}}),
         ] {
@@ -346,7 +346,7 @@ mod tests {
     fn what_is_described_is_read() {
         let job = json!({
             "source": {"upload": {"id": "00000000000000aa", "from_the_future": [{}]}},
-            "frames": "1-10", "needs": {"tags": ["a"], "limits": {"nuke": 2}, "gpus": "all"},
+            "frames": "1-10", "requirements": {"tags": ["a"], "limits": {"nuke": 2}, "gpus": "all"},
             "settings": {"resolution": {"pixels": {"width": 10, "height": 10}}, "format": "png"},
             "policy": {"scripts": "trust"}, "save": {"content": "0".repeat(64), "blend": [255, 1], "read_ms": -1},
             "more": [[], {"a": 1.5e300}, null]

@@ -125,7 +125,7 @@ struct Known {
     /// The number of times that the steps before its own had been outdated when it was opened.
     inputs: u64,
     /// It failed by a cause that only its worker can have.
-    blames_worker: bool,
+    is_worker_failure: bool,
 }
 
 impl Known {
@@ -137,7 +137,7 @@ impl Known {
         inputs: u64,
     ) -> Self {
         let state = AttemptState::Assigned;
-        Self { task, generation, worker, slot, state, inputs, blames_worker: false }
+        Self { task, generation, worker, slot, state, inputs, is_worker_failure: false }
     }
 }
 
@@ -287,11 +287,12 @@ impl Checker {
                 let known = self.attempts.get_mut(attempt).expect("only what was opened closes");
                 assert_eq!(known.task, *task, "{attempt} changed its task");
                 let open = matches!(known.state, AttemptState::Assigned | AttemptState::Running);
-                let late = matches!(known.state, AttemptState::Lapsed | AttemptState::HandedBack)
+                let late = matches!(known.state, AttemptState::Expired | AttemptState::Returned)
                     && matches!(state, AttemptState::Committed | AttemptState::Superseded);
                 assert!(open || late, "{attempt} was {} and is closed as {state}", known.state);
                 known.state = *state;
-                known.blames_worker = failure.as_ref().is_some_and(|failure| failure.cause.blames_worker());
+                known.is_worker_failure =
+                    failure.as_ref().is_some_and(|failure| failure.cause.is_worker_failure());
                 if open && let Some(out) = self.out.get_mut(task) {
                     *out -= 1;
                 }
@@ -302,7 +303,7 @@ impl Checker {
                         mishaps.failures += 1;
                         mishaps.stops_job |= failure.cause.stops_job();
                     }
-                    AttemptState::Lapsed => {
+                    AttemptState::Expired => {
                         mishaps.losses += 1;
                         self.losses += 1;
                     }
@@ -313,12 +314,12 @@ impl Checker {
                 let known = &self.attempts[attempt];
                 // A worker that is well and can no more do what it failed at, by its own fault, is not asked again
                 // either.
-                let forgiven_attempts = known.blames_worker || self.quarantined.contains(&known.worker);
+                let forgiven_attempts = known.is_worker_failure || self.quarantined.contains(&known.worker);
                 assert!(forgiven_attempts, "{attempt} is forgiven, and its worker is not quarantined");
                 let mishaps = self.mishaps.entry(*task).or_default();
                 match known.state {
                     AttemptState::Failed => mishaps.failures -= 1,
-                    AttemptState::Lapsed => {
+                    AttemptState::Expired => {
                         mishaps.losses -= 1;
                         self.forgiven_attempts.insert(*attempt);
                     }
@@ -341,10 +342,10 @@ impl Checker {
             },
             Record::AttemptResumed { attempt, task, state } => {
                 let known = self.attempts.get_mut(attempt).expect("only what was opened goes on");
-                if known.state == AttemptState::Lapsed && !self.forgiven_attempts.remove(attempt) {
+                if known.state == AttemptState::Expired && !self.forgiven_attempts.remove(attempt) {
                     self.mishaps.entry(*task).or_default().losses -= 1;
                 }
-                let late = matches!(known.state, AttemptState::Lapsed | AttemptState::HandedBack);
+                let late = matches!(known.state, AttemptState::Expired | AttemptState::Returned);
                 assert!(late, "{attempt} was {} and goes on", known.state);
                 known.state = *state;
                 *self.out.entry(*task).or_default() += 1;

@@ -165,7 +165,7 @@ impl World {
             self.workers[worker].broken_until = 0;
             self.set_unavailable(worker, false);
             let id = self.workers[worker].id;
-            self.set_desired(id, DesiredState::Work);
+            self.set_desired(id, DesiredState::Active);
         }
         let jobs: Vec<_> = self.server.disk.ledger.job_ids().collect();
         for job in jobs {

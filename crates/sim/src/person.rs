@@ -204,7 +204,7 @@ impl World {
             }
             9 => self.forget(job),
             10 => self.set_desired(worker, desired),
-            _ => self.set_desired(worker, DesiredState::Work),
+            _ => self.set_desired(worker, DesiredState::Active),
         }
     }
 

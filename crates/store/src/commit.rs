@@ -178,8 +178,8 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> StoreResult<()> {
         }
         Write::UpsertWorker { worker, name, info, at_ms } => {
             let done = sqlx::query(
-                "INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms) \
-                 VALUES (?1, ?2, ?3, 'work', ?4, ?4) \
+                "INSERT INTO workers (id, name, info, desired, first_seen_ms, last_seen_ms) \
+                 VALUES (?1, ?2, ?3, 'active', ?4, ?4) \
                  ON CONFLICT (id) DO UPDATE SET name = ?2, info = ?3, last_seen_ms = ?4",
             )
             .bind(worker.bits().cast_signed())
@@ -196,7 +196,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> StoreResult<()> {
             }
         }
         Write::SetDesiredState { worker, desired } => {
-            let query = sqlx::query("UPDATE workers SET wish = ?2 WHERE id = ?1");
+            let query = sqlx::query("UPDATE workers SET desired = ?2 WHERE id = ?1");
             run(db, query.bind(worker.bits().cast_signed()).bind(desired.as_str())).await
         }
         Write::SetQuarantine { worker, quarantine } => {

@@ -320,8 +320,7 @@ mod tests {
         let (store, _) = Store::open_with(folder.path(), Durability::Durable, &before).await.unwrap();
         store.close().await.unwrap();
         drop(store);
-        let mut db =
-            SqliteConnectOptions::new().filename(folder.path().join(DATABASE)).connect().await.unwrap();
+        let mut db = options_of(folder.path()).connect().await.unwrap();
         let bundle = "00".repeat(32);
         for (job, order, bake) in [(1, "preview", "[]"), (2, "every-2", r#"["cloth of Flag"]"#)] {
             let spec = format!(
@@ -369,8 +368,7 @@ mod tests {
         let (store, _) = Store::open_with(folder.path(), Durability::Durable, &up_to(12)).await.unwrap();
         store.close().await.unwrap();
         drop(store);
-        let options = SqliteConnectOptions::new().filename(folder.path().join(DATABASE));
-        let mut db = options.connect().await.unwrap();
+        let mut db = options_of(folder.path()).connect().await.unwrap();
         let insert = r#"INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms) VALUES
             (1, 'asleep', '{"resting":{"why":"asleep until 08:00","until_ms":5},"slots":1}', 'work', 1, 1),
             (2, 'free', '{"resting":null,"slots":1}', 'work', 1, 1), (3, 'old', '{"slots":1}', 'work', 1, 1);
@@ -389,6 +387,65 @@ mod tests {
         let events = store.events_after(kiln_types::EventNumber(0), 10, None).await.unwrap();
         let states: Vec<_> = events.iter().map(|event| event.data["state"].as_str().unwrap()).collect();
         assert_eq!(states, ["unavailable", "quarantined", "idle"]);
+    }
+
+    #[tokio::test]
+    async fn attempts_jobs_and_workers_of_before_are_read_in_the_terms_of_the_field() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open_with(folder.path(), Durability::Durable, &up_to(13)).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        let mut db = options_of(folder.path()).connect().await.unwrap();
+        let spec = format!(
+            r#"{{"name":"shot","frames":"1-5","order":"coarse","frame_time_limit_s":null,"written_by":"3.4.1",
+                "standing":{{"priority":70,"after":[7]}},"needs":{{"tags":["fast"],"memory":9}},
+                "session":{{"bundle":"{}","blend":"shot.blend","blender":"3.4","device":"cpu"}}}}"#,
+            "00".repeat(32)
+        );
+        let insert = "INSERT INTO jobs (id, owner, project, name, state, spec, session, bundle, created_ms) \
+                      VALUES (1, '', '', 'shot', 'queued', ?1, x'00', x'00', 1)";
+        sqlx::query(insert).bind(spec).execute(&mut db).await.unwrap();
+        let steps = "INSERT INTO steps (job, step, count, spec) VALUES (1, 0, 5, ?1)";
+        let of_frames = kiln_types::JobSteps::of_frames(false, kiln_types::Order::Coarse);
+        let step = serde_json::to_string(&of_frames.iter().next().unwrap().1).unwrap();
+        sqlx::query(steps).bind(step).execute(&mut db).await.unwrap();
+        let insert = r#"
+            INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms) VALUES
+            (1, 'a', '{}', 'work', 1, 1), (2, 'b', '{}', 'pause', 1, 1), (3, 'c', '{}', 'drain', 1, 1),
+            (4, 'd', '{}', 'stop', 1, 1);
+            INSERT INTO attempts (epoch, counter, job, step, idx, generation, worker, slot, state, opened_ms) VALUES
+            (1, 1, 1, 0, 0, 1, 1, 0, 'lapsed', 1), (1, 2, 1, 0, 0, 1, 1, 0, 'handed-back', 1),
+            (1, 3, 1, 0, 0, 1, 1, 0, 'failed', 1);
+            INSERT INTO events (at_ms, job, kind, data) VALUES
+            (1, 1, 'attempt-ended', '{"state":"lapsed"}'), (2, 1, 'attempt-ended', '{"state":"handed-back"}'),
+            (3, 1, 'attempt-ended', '{"state":"failed"}'), (4, 1, 'job-changed', '{"standing":{"priority":9}}')"#;
+        sqlx::raw_sql(insert).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
+
+        let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
+        let spec = store.job(kiln_types::JobId(1)).await.unwrap().unwrap().spec;
+        assert_eq!(
+            (spec.scheduling.priority.get(), spec.scheduling.after),
+            (70, [kiln_types::JobId(7)].into())
+        );
+        assert_eq!((spec.requirements.tags.len(), spec.requirements.memory), (1, Some(9)));
+        let desired: Vec<_> =
+            store.workers().await.unwrap().iter().map(|row| row.desired.to_string()).collect();
+        assert_eq!(desired, ["active", "paused", "draining", "stopped"]);
+        let events = store.events_after(kiln_types::EventNumber(0), 10, None).await.unwrap();
+        let states: Vec<_> = events.iter().filter_map(|event| event.data["state"].as_str()).collect();
+        assert_eq!(states, ["expired", "returned", "failed"]);
+        assert_eq!(events[3].data, serde_json::json!({"scheduling": {"priority": 9}}));
+        store.close().await.unwrap();
+        drop(store);
+        let mut db = options_of(folder.path()).connect().await.unwrap();
+        let states = sqlx::query_scalar("SELECT state FROM attempts ORDER BY counter");
+        let states: Vec<String> = states.fetch_all(&mut db).await.unwrap();
+        assert_eq!(states, ["expired", "returned", "failed"]);
+    }
+
+    fn options_of(folder: &Path) -> SqliteConnectOptions {
+        SqliteConnectOptions::new().filename(folder.join(DATABASE))
     }
 
     async fn tables(file: &Path) -> Vec<String> {

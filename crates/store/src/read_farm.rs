@@ -97,7 +97,7 @@ fn worker_row(row: &SqliteRow) -> StoreResult<WorkerRow> {
         id: row.worker("id")?,
         name: row.raw("name")?,
         info: row.json("info")?,
-        desired: row.parsed("wish")?,
+        desired: row.parsed("desired")?,
         quarantine: row.json_opt("quarantine")?,
         pools: row.json("pools")?,
         first_seen_ms: row.raw("first_seen_ms")?,

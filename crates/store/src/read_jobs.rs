@@ -82,7 +82,7 @@ impl Store {
             "SELECT worker, coalesce((SELECT name FROM workers WHERE id = worker), \
              (SELECT name FROM former_workers WHERE id = worker)) AS name, \
              sum(state = 'committed') AS frames, sum(state = 'failed') AS errors, \
-             sum(state = 'lapsed') AS lapses, \
+             sum(state = 'expired') AS expired, \
              coalesce(sum(CASE WHEN state = 'committed' THEN seconds END), 0.0) AS seconds, \
              min(started_ms) AS first_start, max(ended_ms) AS last_end \
              FROM attempts WHERE job = ?1 AND step = ?2 GROUP BY worker ORDER BY frames DESC, name",
@@ -98,7 +98,7 @@ impl Store {
                     name: row.raw("name")?,
                     frames: row.u64("frames")?,
                     errors: row.u64("errors")?,
-                    lapses: row.u64("lapses")?,
+                    expired: row.u64("expired")?,
                     seconds: row.raw("seconds")?,
                     first_start_ms: row.raw("first_start")?,
                     last_end_ms: row.raw("last_end")?,
@@ -232,8 +232,8 @@ async fn stored(db: &mut SqliteConnection, row: JobRow) -> StoreResult<StoredJob
     let open = sqlx::query(
         "SELECT a.* FROM attempts a INDEXED BY attempts_open \
          LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
-         WHERE a.job = ?1 AND a.state IN ('assigned', 'running', 'lapsed') \
-         AND (a.state <> 'lapsed' OR a.counts = 1) \
+         WHERE a.job = ?1 AND a.state IN ('assigned', 'running', 'expired') \
+         AND (a.state <> 'expired' OR a.counts = 1) \
          AND coalesce(t.state, 'waiting') = 'waiting' AND a.generation = coalesce(t.generation, 0) \
          ORDER BY a.epoch, a.counter",
     )
@@ -304,7 +304,7 @@ async fn read_faults(
     let rows = sqlx::query(
         "SELECT a.step, a.idx, a.worker, a.state, a.outgrew FROM attempts a \
          LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
-         WHERE a.job = ?1 AND a.counts = 1 AND a.state IN ('failed', 'lapsed') \
+         WHERE a.job = ?1 AND a.counts = 1 AND a.state IN ('failed', 'expired') \
          AND coalesce(t.state, 'waiting') = 'waiting' AND a.generation = coalesce(t.generation, 0) \
          ORDER BY a.step, a.idx, a.epoch, a.counter",
     )
@@ -318,13 +318,13 @@ async fn read_faults(
             continue;
         }
         if step.faults.last().is_none_or(|faults| faults.index != index) {
-            let (failed_on, lapsed_on) = (Vec::new(), Vec::new());
-            step.faults.push(TaskFaults { index, failed_on, lapsed_on, outgrew: None });
+            let (failed_on, expired_on) = (Vec::new(), Vec::new());
+            step.faults.push(TaskFaults { index, failed_on, expired_on, outgrew: None });
         }
         let Some(faults) = step.faults.last_mut() else { continue };
         let worker: WorkerId = row.worker("worker")?;
         match row.parsed("state")? {
-            AttemptState::Lapsed => faults.lapsed_on.push(worker),
+            AttemptState::Expired => faults.expired_on.push(worker),
             _ => faults.failed_on.push(worker),
         }
         faults.outgrew = faults.outgrew.max(row.raw::<Option<i64>>("outgrew")?.map(i64::cast_unsigned));

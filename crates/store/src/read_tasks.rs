@@ -50,7 +50,7 @@ impl Store {
                 let indexes = sqlx::query(
                     "SELECT DISTINCT idx FROM attempts INDEXED BY attempts_open \
                      WHERE job = ?1 AND step = ?2 AND state = ?3 \
-                     AND state IN ('assigned', 'running', 'lapsed') AND idx >= ?4 ORDER BY idx LIMIT ?5",
+                     AND state IN ('assigned', 'running', 'expired') AND idx >= ?4 ORDER BY idx LIMIT ?5",
                 );
                 step.picked(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
             }
@@ -186,9 +186,9 @@ fn attempts_page(job: JobId, filter: &AttemptSelection, limit: u32) -> QueryBuil
         query.push(" AND worker = ").push_bind(worker.bits().cast_signed());
     }
     if !filter.states.is_empty() {
-        let few = |state: &AttemptState| matches!(state, AttemptState::Failed | AttemptState::Lapsed);
+        let few = |state: &AttemptState| matches!(state, AttemptState::Failed | AttemptState::Expired);
         if filter.states.iter().all(few) {
-            query.push(" AND state IN ('failed', 'lapsed')");
+            query.push(" AND state IN ('failed', 'expired')");
         }
         query.push(" AND state IN (");
         let mut states = query.separated(", ");
@@ -306,8 +306,8 @@ impl Step<'_> {
         .fetch_all(&mut *db)
         .await?;
         let counting = sqlx::query(
-            "SELECT idx, sum(state = 'failed') AS failures, sum(state = 'lapsed') AS lapses FROM attempts \
-             WHERE job = ?1 AND step = ?2 AND counts = 1 AND state IN ('failed', 'lapsed') \
+            "SELECT idx, sum(state = 'failed') AS failures, sum(state = 'expired') AS expired FROM attempts \
+             WHERE job = ?1 AND step = ?2 AND counts = 1 AND state IN ('failed', 'expired') \
              AND idx BETWEEN ?3 AND ?4 GROUP BY idx",
         )
         .bind(job)
@@ -318,7 +318,7 @@ impl Step<'_> {
         .await?;
         let mut counts: BTreeMap<TaskIndex, (u32, u32)> = BTreeMap::new();
         for row in &counting {
-            counts.insert(row.index("idx")?, (row.number("failures")?, row.number("lapses")?));
+            counts.insert(row.index("idx")?, (row.number("failures")?, row.number("expired")?));
         }
         let mut attempts: BTreeMap<TaskIndex, Vec<AttemptRow>> = BTreeMap::new();
         for row in &rows {
@@ -327,11 +327,11 @@ impl Step<'_> {
         let task = |index: &TaskIndex| {
             let (generation, state, reason) =
                 stored.remove(index).unwrap_or((Generation(0), TaskState::Waiting, None));
-            let (failures, lapses) = counts.get(index).copied().unwrap_or_default();
+            let (failures, expired) = counts.get(index).copied().unwrap_or_default();
             let attempt = attempts.remove(index).and_then(|all| telling(all, generation));
             let state = self.shown(*index, state, attempt.as_ref());
             let step = self.filter.step;
-            TaskRow { step, index: *index, generation, state, failures, lapses, reason, attempt }
+            TaskRow { step, index: *index, generation, state, failures, expired, reason, attempt }
         };
         Ok(indexes.iter().map(task).collect())
     }
@@ -409,7 +409,7 @@ mod tests {
     async fn a_page_of_attempts_is_read_in_its_order_and_nothing_is_sorted() {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
-        let failed = vec![AttemptState::Failed, AttemptState::Lapsed];
+        let failed = vec![AttemptState::Failed, AttemptState::Expired];
         for (task, states, index) in [
             (None, vec![], "attempts_by_job (job=? AND (epoch,counter)<(?,?))"),
             (None, failed.clone(), "attempts_failed (job=? AND (epoch,counter)<(?,?))"),

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, BundleFile, BundleId, DesiredState, EventNumber, Failure, Generation, JobId,
-    JobSpec, JobState, JobSteps, OutputFile, Owner, PartyKind, Project, Quarantine, ShortName, SlotIndex,
-    StepIndex, TaskId, TaskIndex, TaskName, TaskState, WorkerId,
+    AccountKind, AttemptId, AttemptState, BundleFile, BundleId, DesiredState, EventNumber, Failure,
+    Generation, JobId, JobSpec, JobState, JobSteps, OutputFile, Owner, Project, Quarantine, ShortName,
+    SlotIndex, StepIndex, TaskId, TaskIndex, TaskName, TaskState, WorkerId,
 };
 use serde_json::Value;
 
@@ -115,7 +115,7 @@ pub struct TaskFaults {
     /// A worker for each failed attempt, oldest first.
     pub failed_on: Vec<WorkerId>,
     /// A worker for each lapsed lease, oldest first.
-    pub lapsed_on: Vec<WorkerId>,
+    pub expired_on: Vec<WorkerId>,
     /// What the task was found to need of a machine when it ran out of memory; bytes.
     pub outgrew: Option<u64>,
 }
@@ -151,7 +151,7 @@ pub struct TaskRow {
     /// Attempts that failed since it was last reopened.
     pub failures: u32,
     /// Leases that lapsed since then.
-    pub lapses: u32,
+    pub expired: u32,
     /// Why it failed, where it did.
     pub reason: Option<Failure>,
     /// The attempt that is open, or was the last to say something of this generation.
@@ -194,7 +194,7 @@ pub struct WorkerTotals {
     /// Attempts failed.
     pub errors: u64,
     /// Leases lapsed.
-    pub lapses: u64,
+    pub expired: u64,
     /// Seconds of rendering, of committed attempts.
     pub seconds: f64,
     pub first_start_ms: Option<i64>,
@@ -219,7 +219,7 @@ pub struct WorkerRow {
 /// How a user or a project shares the farm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShareRow {
-    pub kind: PartyKind,
+    pub kind: AccountKind,
     pub name: String,
     pub weight: u32,
     /// Slots that it may hold at once; as many as there are where `None`.

@@ -92,7 +92,7 @@ pub enum Write {
         at_ms: i64,
     },
     /// Ends an attempt that is not its task's result (that is [`Write::CommitTask`]); may come twice. The task
-    /// remembers a `Failed` or `Lapsed` one until it is reopened; one that was opened before that never counts.
+    /// remembers a `Failed` or `Expired` one until it is reopened; one that was opened before that never counts.
     CloseAttempt {
         attempt: AttemptId,
         state: AttemptState,

@@ -20,9 +20,9 @@ mod plural;
 mod property;
 mod render;
 mod reserved;
+mod scheduling;
 mod span;
 mod spec;
-mod standing;
 mod state;
 mod step;
 mod version;
@@ -46,9 +46,9 @@ pub use render::{
     ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,
     ScriptPolicy, Simulations,
 };
+pub use scheduling::{AccountKind, BadGpuUse, BadPriority, GpuUse, JobRequirements, JobScheduling, Priority};
 pub use span::{BadTimeSpan, TimeSpan};
 pub use spec::{Bundle, BundleFile, JobSpec, Save, SessionKey, SessionSpec, SharedFile};
-pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind, Priority};
 pub use state::{
     ArchivedFilter, AttemptState, BlenderFlavor, DesiredState, Failure, FailureCause, JobState, Quarantine,
     StepKind, TaskCounts, TaskState, WorkerState,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    BlenderSeries, BlenderVersion, BlobHash, BundleId, DeviceClass, FrameSet, JobStanding, Needs, Order,
-    Owner, Policy, Project, RelPath, RenderSettings, ShortName, frozen,
+    BlenderSeries, BlenderVersion, BlobHash, BundleId, DeviceClass, FrameSet, JobRequirements, JobScheduling,
+    Order, Owner, Policy, Project, RelPath, RenderSettings, ShortName, frozen,
 };
 
 /// The contents of a Blender process: everything of a job but its frames. Two jobs with equal session specs can
@@ -100,9 +100,9 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refuse_black: bool,
     #[serde(default)]
-    pub standing: JobStanding,
+    pub scheduling: JobScheduling,
     #[serde(default)]
-    pub needs: Needs,
+    pub requirements: JobRequirements,
     /// The version that wrote the .blend.
     pub written_by: BlenderVersion,
     /// The job was asked for on any GPU. `session.device` is the backend of the first worker that took a task of it, and

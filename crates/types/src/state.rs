@@ -121,9 +121,9 @@ text_enum!(
         Superseded = "superseded",
         Failed = "failed",
         /// The worker returned it unfinished (drain, pause, lost slot); counts against nothing.
-        HandedBack = "handed-back",
+        Returned = "returned",
         /// Its lease ran out: the worker fell silent.
-        Lapsed = "lapsed",
+        Expired = "expired",
         /// The scheduler took it back (cancel).
         Revoked = "revoked",
     }
@@ -156,7 +156,7 @@ text_enum!(
 
 text_enum!(
     /// The state that a person wants a worker to be in.
-    DesiredState { Work = "work", Pause = "pause", Drain = "drain", Stop = "stop" }
+    DesiredState { Active = "active", Paused = "paused", Draining = "draining", Stopped = "stopped" }
 );
 
 text_enum!(
@@ -226,7 +226,7 @@ impl FailureCause {
     }
 
     /// Returns whether the fault is the worker's: the same task may well succeed on another one.
-    pub fn blames_worker(self) -> bool {
+    pub fn is_worker_failure(self) -> bool {
         matches!(
             self,
             Self::CannotStart

@@ -114,10 +114,16 @@ impl fmt::Display for WorkerEvent {
             Self::Delivered { job, task } => write!(f, "job {job}: {task} delivered"),
             Self::Failed { job, task, failure } => write!(f, "job {job}: {task} failed: {failure}"),
             Self::Returned { job, task } => write!(f, "job {job}: {task} returned"),
-            Self::DesiredState { desired: DesiredState::Work } => write!(f, "the farm activated this worker"),
-            Self::DesiredState { desired: DesiredState::Pause } => write!(f, "the farm paused this worker"),
-            Self::DesiredState { desired: DesiredState::Drain } => write!(f, "the farm drains this worker"),
-            Self::DesiredState { desired: DesiredState::Stop } => write!(f, "the farm stopped this worker"),
+            Self::DesiredState { desired: DesiredState::Active } => {
+                write!(f, "the farm activated this worker")
+            }
+            Self::DesiredState { desired: DesiredState::Paused } => write!(f, "the farm paused this worker"),
+            Self::DesiredState { desired: DesiredState::Draining } => {
+                write!(f, "the farm drains this worker")
+            }
+            Self::DesiredState { desired: DesiredState::Stopped } => {
+                write!(f, "the farm stopped this worker")
+            }
             Self::Unavailable { why } => write!(f, "taking no work: {why}"),
             Self::Available => write!(f, "taking work again"),
             Self::Draining => write!(f, "returning unfinished tasks"),

@@ -190,7 +190,7 @@ mod tests {
     async fn deaf(upgrade: WebSocketUpgrade) -> axum::response::Response {
         upgrade.on_upgrade(|mut socket| async move {
             let desired =
-                serde_json::to_string(&Down::DesiredState { desired: DesiredState::Pause }).unwrap();
+                serde_json::to_string(&Down::DesiredState { desired: DesiredState::Paused }).unwrap();
             while socket.send(Message::text(desired.clone())).await.is_ok() {
                 sleep(Duration::from_millis(10)).await;
             }

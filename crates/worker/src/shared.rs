@@ -143,7 +143,7 @@ mod tests {
             change(&mut file);
             let failure = self.roots.verify(&[file]).unwrap_err();
             assert_eq!(failure.cause, FailureCause::BundleUnavailable);
-            assert!(failure.cause.blames_worker());
+            assert!(failure.cause.is_worker_failure());
             failure.message
         }
     }

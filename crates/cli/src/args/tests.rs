@@ -160,7 +160,7 @@ fn names_keep_one_rule_everywhere() {
 #[test]
 fn names_in_requests_keep_the_rule_of_the_command_line() {
     let submit = |field: &str, value: Value| {
-        let mut body = json!({ "source": { "upload": { "id": "0".repeat(15) + "1" } }, "needs": {} });
+        let mut body = json!({ "source": { "upload": { "id": "0".repeat(15) + "1" } }, "requirements": {} });
         match field.split_once('.') {
             Some((outer, inner)) => body[outer][inner] = value,
             None => body[field] = value,
@@ -172,9 +172,9 @@ fn names_in_requests_keep_the_rule_of_the_command_line() {
         ("name", |name| json!(name)),
         ("user", |name| json!(name)),
         ("project", |name| json!(name)),
-        ("needs.tags", |name| json!([name])),
-        ("needs.pool", |name| json!(name)),
-        ("needs.limits", |name| json!({ name: 1 })),
+        ("requirements.tags", |name| json!([name])),
+        ("requirements.pool", |name| json!(name)),
+        ("requirements.limits", |name| json!({ name: 1 })),
     ];
     let pools =
         |field: &str, name: &str| serde_json::from_value::<ChangePools>(json!({ field: [name] })).is_ok();

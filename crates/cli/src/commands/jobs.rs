@@ -3,8 +3,8 @@
 use kiln_api::{ChangeJob, JobView, Kept};
 use kiln_client::{AttemptFilter, Client, ClientError, JobFilter, submission::failed_tasks};
 use kiln_types::{
-    ArchivedFilter, AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs,
-    RenderSettings, Resolution,
+    ArchivedFilter, AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobRequirements, JobScheduling,
+    JobSpec, RenderSettings, Resolution,
 };
 use serde_json::json;
 
@@ -61,9 +61,7 @@ pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
                 not_before_ms: args.at.map(|At(at_ms)| at_ms),
             };
             let job = client.change(args.job.id, &change).await?;
-            context
-                .output
-                .done(&job, &format!("Job {} stands so: {}.", job.id, standing(&job.spec.standing)));
+            context.output.done(&job, &format!("Job {}: {}.", job.id, scheduling(&job.spec.scheduling)));
             Ok(Exit::Done)
         }
         JobsCommand::Retry(job) => {
@@ -175,7 +173,7 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
                     job.id.to_string(),
                     job.name.clone(),
                     job.owner.to_string(),
-                    job.spec.standing.priority.to_string(),
+                    job.spec.scheduling.priority.to_string(),
                     match &job.waits_for {
                         Some(_) if !job.state.is_end() => format!("{} (waits)", job.state),
                         None if job.open_bake().is_some() => format!("{} (bakes)", job.state),
@@ -264,10 +262,10 @@ fn describe(job: &JobView) -> String {
         lines.push(("Refuses", "frames that are entirely black or transparent".to_owned()));
     }
     lines.push(("Order", spec.order.to_string()));
-    lines.push(("Stands", standing(&spec.standing)));
-    let needs = needs(&spec.needs);
-    if !needs.is_empty() {
-        lines.push(("Needs", needs.join(", ")));
+    lines.push(("Scheduling", scheduling(&spec.scheduling)));
+    let requirements = requirements(&spec.requirements);
+    if !requirements.is_empty() {
+        lines.push(("Requirements", requirements.join(", ")));
     }
     lines.push(("Blender", format!("{} (the file is from {})", session.blender, spec.written_by.series())));
     lines.push(("Device", device(spec)));
@@ -306,32 +304,32 @@ fn device(spec: &JobSpec) -> String {
 }
 
 /// `priority 50, after 7, 8, not before 2026-12-24 18:00, on 3 workers at most`.
-fn standing(standing: &JobStanding) -> String {
-    let mut parts = vec![format!("priority {}", standing.priority)];
-    if !standing.after.is_empty() {
-        let jobs: Vec<String> = standing.after.iter().map(ToString::to_string).collect();
+fn scheduling(scheduling: &JobScheduling) -> String {
+    let mut parts = vec![format!("priority {}", scheduling.priority)];
+    if !scheduling.after.is_empty() {
+        let jobs: Vec<String> = scheduling.after.iter().map(ToString::to_string).collect();
         parts.push(format!("after {}", jobs.join(", ")));
     }
-    parts.extend(standing.not_before_ms.map(|at_ms| format!("not before {}", moment(at_ms))));
-    parts.extend(standing.max_workers.map(|most| format!("on {} at most", count(most.get(), "worker"))));
+    parts.extend(scheduling.not_before_ms.map(|at_ms| format!("not before {}", moment(at_ms))));
+    parts.extend(scheduling.max_workers.map(|most| format!("on {} at most", count(most.get(), "worker"))));
     parts.join(", ")
 }
 
 /// Returns the requirements of a worker besides its Blender.
-fn needs(needs: &Needs) -> Vec<String> {
+fn requirements(requirements: &JobRequirements) -> Vec<String> {
     let mut parts = Vec::new();
-    parts.extend(needs.cores.map(|cores| count(cores.get(), "core")));
-    parts.extend(needs.memory.map(|bytes| format!("{} of memory", ByteSize(bytes))));
-    match needs.gpus {
+    parts.extend(requirements.cores.map(|cores| count(cores.get(), "core")));
+    parts.extend(requirements.memory.map(|bytes| format!("{} of memory", ByteSize(bytes))));
+    match requirements.gpus {
         GpuUse::All => parts.push("all GPUs on one frame".to_owned()),
         gpus if gpus == GpuUse::default() => {}
         GpuUse::Count(gpus) => parts.push(format!("{gpus} GPUs for each frame")),
     }
-    parts.extend(needs.gpu_memory.map(|bytes| format!("GPUs with {}", ByteSize(bytes))));
-    parts.extend(needs.whole.then(|| "the machine for itself".to_owned()));
-    parts.extend(needs.tags.iter().map(|tag| format!("the tag {tag}")));
-    parts.extend(needs.pool.iter().map(|pool| format!("the pool {pool}")));
-    parts.extend(needs.limits.iter().map(|(name, held)| format!("{held} of the limit {name}")));
+    parts.extend(requirements.gpu_memory.map(|bytes| format!("GPUs with {}", ByteSize(bytes))));
+    parts.extend(requirements.whole.then(|| "the machine for itself".to_owned()));
+    parts.extend(requirements.tags.iter().map(|tag| format!("the tag {tag}")));
+    parts.extend(requirements.pool.iter().map(|pool| format!("the pool {pool}")));
+    parts.extend(requirements.limits.iter().map(|(name, held)| format!("{held} of the limit {name}")));
     parts
 }
 

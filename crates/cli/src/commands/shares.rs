@@ -1,7 +1,7 @@
 //! `kiln users`, `kiln projects` and `kiln limits`.
 
-use kiln_api::{LimitView, PartyView, SetShare};
-use kiln_types::{PartyKind, count};
+use kiln_api::{AccountView, LimitView, SetShare};
+use kiln_types::{AccountKind, count};
 use serde_json::json;
 
 use super::Context;
@@ -12,7 +12,7 @@ use crate::{
     output::table::table,
 };
 
-pub async fn parties(context: &Context, kind: PartyKind, args: SharesArgs) -> Outcome<Exit> {
+pub async fn accounts(context: &Context, kind: AccountKind, args: SharesArgs) -> Outcome<Exit> {
     match args.command {
         None => list(context, kind, &args.farm).await,
         Some(SharesCommand::List { farm }) => list(context, kind, &farm).await,
@@ -20,39 +20,39 @@ pub async fn parties(context: &Context, kind: PartyKind, args: SharesArgs) -> Ou
     }
 }
 
-async fn list(context: &Context, kind: PartyKind, farm: &FarmArgs) -> Outcome<Exit> {
-    let parties = farm::need(&context.settings(farm)?)?.parties(kind).await?;
+async fn list(context: &Context, kind: AccountKind, farm: &FarmArgs) -> Outcome<Exit> {
+    let accounts = farm::need(&context.settings(farm)?)?.accounts(kind).await?;
     let plural = format!("{kind}s");
-    context.output.result(&json!({ plural.clone(): parties }), || {
-        if parties.is_empty() {
+    context.output.result(&json!({ plural.clone(): accounts }), || {
+        if accounts.is_empty() {
             return format!(
                 "No {kind} has a job. `kiln submit shot.blend --{kind} NAME` makes one of theirs."
             );
         }
-        let row = |party: &PartyView| {
+        let row = |account: &AccountView| {
             vec![
-                party.name.clone(),
-                party.weight.to_string(),
-                party.max_slots.map_or_else(|| "none".to_owned(), |most| most.to_string()),
-                party.slots.to_string(),
-                party.jobs.to_string(),
+                account.name.clone(),
+                account.weight.to_string(),
+                account.max_slots.map_or_else(|| "none".to_owned(), |most| most.to_string()),
+                account.slots.to_string(),
+                account.jobs.to_string(),
             ]
         };
-        table(&["NAME", ">WEIGHT", ">CAP", ">SLOTS NOW", ">JOBS"], parties.iter().map(row))
+        table(&["NAME", ">WEIGHT", ">CAP", ">SLOTS NOW", ">JOBS"], accounts.iter().map(row))
     });
     Ok(Exit::Done)
 }
 
-async fn set(context: &Context, kind: PartyKind, args: &SetShareArgs) -> Outcome<Exit> {
+async fn set(context: &Context, kind: AccountKind, args: &SetShareArgs) -> Outcome<Exit> {
     let client = farm::need(&context.settings(&args.farm)?)?;
     let share = SetShare { weight: args.weight, max_slots: args.max_slots.map(|OrNone(most)| most) };
-    let party = client.set_share(kind, &args.name, &share).await?;
-    let cap = match party.max_slots {
+    let account = client.set_share(kind, &args.name, &share).await?;
+    let cap = match account.max_slots {
         None => "as many slots as there are".to_owned(),
         Some(most) => format!("{} at once", count(most, "slot")),
     };
-    let told = format!("The {kind} {} has the weight {}, and may hold {cap}.", party.name, party.weight);
-    context.output.done(&party, &told);
+    let told = format!("The {kind} {} has the weight {}, and may hold {cap}.", account.name, account.weight);
+    context.output.done(&account, &told);
     Ok(Exit::Done)
 }
 

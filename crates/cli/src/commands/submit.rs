@@ -12,7 +12,8 @@ use kiln_client::{
     },
 };
 use kiln_types::{
-    ExternalFiles, JobStanding, Needs, Policy, RenderSettings, ScriptPolicy, Simulations, TimeSpan,
+    ExternalFiles, JobRequirements, JobScheduling, Policy, RenderSettings, ScriptPolicy, Simulations,
+    TimeSpan,
 };
 
 use super::{
@@ -113,13 +114,13 @@ fn job_options(job: &JobArgs, settings: &Settings) -> JobOptions {
         refuse_black: job.policy.refuse_black,
         frame_time_limit_s: job.policy.frame_time_limit.map(seconds),
         hang_s: job.policy.hang.map(seconds),
-        standing: JobStanding {
+        scheduling: JobScheduling {
             priority: args.priority.unwrap_or_default(),
             after: args.after.as_ref().map(|Jobs(jobs)| jobs.clone()).unwrap_or_default(),
             not_before_ms: args.at.and_then(|At(at_ms)| at_ms),
             max_workers: args.max_workers,
         },
-        needs: Needs {
+        requirements: JobRequirements {
             cores: args.cores,
             memory: args.memory.map(|ByteSize(bytes)| bytes),
             gpus: args.gpus.unwrap_or_default(),

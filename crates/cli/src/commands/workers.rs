@@ -74,7 +74,7 @@ fn lines(worker: &WorkerView) -> impl Iterator<Item = Vec<String>> {
     let mut lines = vec![
         ("name", worker.name.clone()),
         ("state", state(worker)),
-        ("the farm wants it to", worker.desired.to_string()),
+        ("desired state", worker.desired.to_string()),
         ("slots", worker.slots.to_string()),
         ("renders", renders(worker)),
         ("machine", machine(worker)),

@@ -40,7 +40,7 @@ pub fn job(id: u64, name: &str, state: &str, (done, failed, total): (u32, u32, u
 
 pub fn worker(name: &str, state: &str, more: Value) -> WorkerView {
     let mut view = json!({
-        "id": "00000000000000ff", "name": name, "state": state, "desired": "work", "build": "kiln 0.1.0",
+        "id": "00000000000000ff", "name": name, "state": state, "desired": "active", "build": "kiln 0.1.0",
         "machine": {
             "hostname": name, "system": "linux x86_64", "cpu": "Ryzen 9 7950X", "cores": 16,
             "memory": 64_u64 << 30,

@@ -29,7 +29,7 @@ impl FarmSnapshot {
             };
             // Open jobs as they are served; of those that have ended the last is the news.
             let ended = job.ended_ms.filter(|_| job.state.is_end());
-            let priority = ended.is_none().then_some(Reverse(job.spec.standing.priority));
+            let priority = ended.is_none().then_some(Reverse(job.spec.scheduling.priority));
             (rank, priority, ended.map_or(job.created_ms, |ended| -ended), job.id)
         });
         Self { jobs, workers }
@@ -302,7 +302,7 @@ impl Model {
     /// Shown at once, so that a second key goes on from there.
     fn raise(&mut self, by: i16) -> Option<KeyAction> {
         let job = self.farm.jobs.get_mut(self.job.row)?;
-        let now = &mut job.spec.standing.priority;
+        let now = &mut job.spec.scheduling.priority;
         let wanted = (i16::from(now.get()) + by).clamp(0, Priority::MAX.get().into());
         *now = u8::try_from(wanted).ok()?.try_into().ok()?;
         Some(KeyAction::Job(job.id, JobAction::Priority(*now)))
@@ -311,7 +311,7 @@ impl Model {
     fn press_worker(&mut self, key: Key, now: i64) -> Option<KeyAction> {
         let worker = self.selected_worker()?;
         let verb = match key {
-            Key::Char('p') if worker.desired == DesiredState::Pause => WorkerVerb::Resume,
+            Key::Char('p') if worker.desired == DesiredState::Paused => WorkerVerb::Resume,
             Key::Char('p') => WorkerVerb::Pause,
             Key::Char('d') => WorkerVerb::Drain,
             Key::Char('w') => WorkerVerb::Resume,
@@ -396,8 +396,10 @@ mod tests {
         assert_eq!(model.notice(NOW), Some("job 6 has ended"));
 
         let jobs = vec![job(7, "forest", "paused", (0, 0, 5), json!({}))];
-        let workers =
-            vec![worker("attic", "idle", json!({})), worker("desk", "paused", json!({ "desired": "pause" }))];
+        let workers = vec![
+            worker("attic", "idle", json!({})),
+            worker("desk", "paused", json!({ "desired": "paused" })),
+        ];
         model.read(FarmSnapshot::new(jobs, workers), NOW);
         assert_eq!(press(&mut model, Key::Char('p')), Some(KeyAction::Job(JobId(7), JobAction::Resume)));
         press(&mut model, Key::Tab);

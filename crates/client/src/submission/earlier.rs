@@ -155,8 +155,8 @@ impl RunningJob {
     pub fn is_asked_as(&self, request: &SubmitJob) -> bool {
         let spec = &self.job.spec;
         spec.order == request.order
-            && spec.standing == request.standing
-            && spec.needs == request.needs
+            && spec.scheduling == request.scheduling
+            && spec.requirements == request.requirements
             && spec.frame_time_limit_s == request.frame_time_limit_s
             && spec.hang_s == request.hang_s
     }

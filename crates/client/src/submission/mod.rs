@@ -31,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_types::{JobStanding, Needs, Order, Owner, Project, RenderSettings};
+use kiln_types::{JobRequirements, JobScheduling, Order, Owner, Project, RenderSettings};
 
 pub(crate) use self::throttle::Throttle;
 pub use self::{
@@ -84,8 +84,8 @@ pub struct JobOptions {
     pub refuse_black: bool,
     pub frame_time_limit_s: Option<u32>,
     pub hang_s: Option<u32>,
-    pub standing: JobStanding,
-    pub needs: Needs,
+    pub scheduling: JobScheduling,
+    pub requirements: JobRequirements,
 }
 
 /// A submission whose files were not read yet.

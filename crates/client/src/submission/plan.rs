@@ -159,8 +159,10 @@ impl VariantPlan<'_> {
         });
         let (recorded, manifest) = look.await.map_err(SubmissionError::broken_off(LOOKING))?;
         let chosen = settle(choice, recorded, &mut prepared, place).await?;
-        let (device, needs) = (prepared.session.device, &options.job.needs);
-        if device == DeviceClass::Cpu && (needs.gpus != GpuUse::default() || needs.gpu_memory.is_some()) {
+        let (device, requirements) = (prepared.session.device, &options.job.requirements);
+        if device == DeviceClass::Cpu
+            && (requirements.gpus != GpuUse::default() || requirements.gpu_memory.is_some())
+        {
             return Err(SubmissionError::GpusOnCpu);
         }
         if let Some(event) = chosen {

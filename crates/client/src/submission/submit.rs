@@ -193,8 +193,8 @@ impl PlannedVariant {
             hold_after: options.hold_after.map(NonZeroU32::get),
             hang_s: options.hang_s,
             refuse_black: options.refuse_black,
-            standing: options.standing.clone(),
-            needs: options.needs.clone(),
+            scheduling: options.scheduling.clone(),
+            requirements: options.requirements.clone(),
             ..self.prepared.job(frames.clone(), options.order, options.frame_time_limit_s)
         };
         let joins = all.joins_running_job;

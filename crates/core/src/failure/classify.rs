@@ -74,7 +74,7 @@ pub(crate) fn has_failed_enough(history: &FailureHistory, facts: FailureFacts, c
     let needs_larger = facts.cause == Some(FailureCause::OutOfMemory)
         && history.least_memory().is_some()
         && failures < 2 * most;
-    let by_workers = is(FailureCause::blames_worker) && facts.has_untried_worker;
+    let by_workers = is(FailureCause::is_worker_failure) && facts.has_untried_worker;
     (failures >= most || repeats) && !needs_larger && !by_workers
 }
 

@@ -33,7 +33,7 @@ impl Core {
         let others = self.workers_besides(way.workers.iter().copied(), requirement);
         let is_enough = way.workers.len() >= WORKERS || others == 0;
         // A fault of the worker tells nothing of what others would do; and one that is at work will soon tell.
-        let may_differ = others > 0 && failure.cause.blames_worker();
+        let may_differ = others > 0 && failure.cause.is_worker_failure();
         let mut attempts = self.state.step(task).tasks.attempts().map(|id| self.state.attempt(id));
         let has_begun_it = |known: &Attempt| known.phase.has_begun() && !way.workers.contains(&known.worker);
         if !is_enough || may_differ || attempts.any(has_begun_it) {

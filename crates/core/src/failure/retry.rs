@@ -36,7 +36,7 @@ impl Core {
         if !failure.cause.stops_job() {
             // A worker that has learned meanwhile that it cannot do the task, and said so, is not asked again.
             let fits = self.state.worker(worker).fits(self.state.step(task).requirement);
-            let cannot_do_it = failure.cause.blames_worker() && !fits;
+            let cannot_do_it = failure.cause.is_worker_failure() && !fits;
             if cannot_do_it {
                 self.forgive(worker, id, task, out);
             }
@@ -81,7 +81,7 @@ impl Core {
             self.state.update_history(task, |history| history.note_loss(id, worker));
         }
         let Some(attempt) = self.close_attempt(id) else { return };
-        let state = if counts { AttemptState::Lapsed } else { AttemptState::HandedBack };
+        let state = if counts { AttemptState::Expired } else { AttemptState::Returned };
         out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
         if may_return {
             self.await_report(id, &attempt);

@@ -88,7 +88,7 @@ impl Worker {
     pub fn unknown() -> Self {
         Self {
             offer: WorkerOffer::default(),
-            desired: DesiredState::Work,
+            desired: DesiredState::Active,
             presence: Presence::Offline,
             slots: Vec::new(),
             streams: WorkerStreams::default(),
@@ -169,7 +169,7 @@ impl Worker {
 
     /// Returns whether the farm and the worker itself want it to work.
     pub fn is_available(&self) -> bool {
-        self.desired == DesiredState::Work && !self.offer.unavailable
+        self.desired == DesiredState::Active && !self.offer.unavailable
     }
 
     /// The live attempts on its slots, and those that stream.
@@ -220,14 +220,14 @@ impl Worker {
     pub fn state(&self) -> WorkerState {
         match (self.presence, self.desired) {
             (Presence::Silent | Presence::Offline, _) => WorkerState::Offline,
-            (_, DesiredState::Pause) => WorkerState::Paused,
-            (_, DesiredState::Drain | DesiredState::Stop) => WorkerState::Draining,
-            (_, DesiredState::Work) if self.offer.unavailable => WorkerState::Unavailable,
-            (_, DesiredState::Work) if self.quarantined.is_some() => WorkerState::Quarantined,
-            (_, DesiredState::Work) if self.slots.iter().all(Slot::is_empty) && self.streams.is_empty() => {
+            (_, DesiredState::Paused) => WorkerState::Paused,
+            (_, DesiredState::Draining | DesiredState::Stopped) => WorkerState::Draining,
+            (_, DesiredState::Active) if self.offer.unavailable => WorkerState::Unavailable,
+            (_, DesiredState::Active) if self.quarantined.is_some() => WorkerState::Quarantined,
+            (_, DesiredState::Active) if self.slots.iter().all(Slot::is_empty) && self.streams.is_empty() => {
                 WorkerState::Idle
             }
-            (_, DesiredState::Work) => WorkerState::Rendering,
+            (_, DesiredState::Active) => WorkerState::Rendering,
         }
     }
 }

@@ -15,12 +15,12 @@ fn stranger(id: u64) -> JobPlan {
     let limits = [(format!("licence {id}"), 1)].into();
     let requires = Requirement { room, limits, ..Requirement::default() };
     let step = StepPlan { requires, ..job(id, 2).steps()[0].clone() };
-    let standing = SchedulingOptions {
+    let scheduling = SchedulingOptions {
         user: format!("user {id}"),
         project: format!("film {id}"),
         ..SchedulingOptions::default()
     };
-    JobPlan::new(JobId(id), vec![step]).unwrap().scheduled(standing)
+    JobPlan::new(JobId(id), vec![step]).unwrap().scheduled(scheduling)
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn what_is_known_of_memory_outlives_an_attempt_of_a_worker_that_is_not() {
         farm.act(|core, now, out| core.worker_joined(now, w(worker), offer, &[], out));
     }
     farm.submit(job(1, 30));
-    farm.act(|core, _, out| core.set_desired_state(w(3), DesiredState::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(3), DesiredState::Paused, out));
     farm.schedule();
     // Frames went well on 8 GiB, and one was too much for 16: that one is heavy, and the others are not.
     farm.act(|core, _, _| core.learn_memory(task(1, 0), w(2), 1 << 30));

@@ -17,8 +17,8 @@ fn waits(farm: &Farm, job: u64) -> Vec<WaitCause> {
         .unwrap_or_default()
 }
 
-fn standing(id: u64, count: u32, standing: SchedulingOptions) -> JobPlan {
-    job(id, count).scheduled(standing)
+fn scheduled(id: u64, count: u32, scheduling: SchedulingOptions) -> JobPlan {
+    job(id, count).scheduled(scheduling)
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn nobody_is_here_nobody_has_it_all_are_busy_with_what_goes_first() {
     };
     assert_eq!(waits(&farm, 1), [nobody]);
 
-    farm.submit(standing(2, 50, SchedulingOptions { priority: 80, ..SchedulingOptions::default() }));
+    farm.submit(scheduled(2, 50, SchedulingOptions { priority: 80, ..SchedulingOptions::default() }));
     farm.submit(job(3, 5));
     farm.schedule();
     let [WaitCause::Busy { workers: 2, with }] = &waits(&farm, 3)[..] else {
@@ -46,8 +46,8 @@ fn nobody_is_here_nobody_has_it_all_are_busy_with_what_goes_first() {
     };
     assert_eq!((with[0].job, with[0].slots, with[0].priority), (JobId(2), 2, std::cmp::Ordering::Greater));
 
-    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Pause, out));
-    farm.act(|core, _, out| core.set_desired_state(w(2), DesiredState::Drain, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Paused, out));
+    farm.act(|core, _, out| core.set_desired_state(w(2), DesiredState::Draining, out));
     let idle = WaitCause::NotWorking { paused: 1, draining: 1, unavailable: 0, quarantined: 0, others: 0 };
     assert_eq!(waits(&farm, 3), [idle]);
 }
@@ -80,12 +80,12 @@ fn what_a_person_set_is_named() {
     let mut farm = Farm::new();
     farm.join(1, 1);
     farm.join(2, 1);
-    farm.submit(standing(1, 9, SchedulingOptions { max_workers: Some(1), ..SchedulingOptions::default() }));
+    farm.submit(scheduled(1, 9, SchedulingOptions { max_workers: Some(1), ..SchedulingOptions::default() }));
     farm.schedule();
     assert_eq!(waits(&farm, 1), [WaitCause::JobFull(1)]);
 
     farm.core.set_share(Account::User("ada".into()), Share { max_slots: Some(0), ..Share::default() });
-    farm.submit(standing(2, 9, SchedulingOptions { user: "ada".into(), ..SchedulingOptions::default() }));
+    farm.submit(scheduled(2, 9, SchedulingOptions { user: "ada".into(), ..SchedulingOptions::default() }));
     farm.schedule();
     assert_eq!(waits(&farm, 2), [WaitCause::AccountFull(Account::User("ada".into()), 0)]);
 
@@ -100,7 +100,7 @@ fn what_a_person_set_is_named() {
         not_before: Some(Moment(5_000)),
         ..SchedulingOptions::default()
     };
-    farm.submit(standing(4, 1, later));
+    farm.submit(scheduled(4, 1, later));
     let both = [
         WaitCause::Dependencies { open: vec![JobId(1)], ended: vec![JobId(77)] },
         WaitCause::Until(Moment(5_000)),

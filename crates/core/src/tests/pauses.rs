@@ -77,9 +77,9 @@ fn what_was_asked_back_is_no_refusal() {
     farm.act(|core, _, out| core.resume_job(kiln_types::JobId(1), out)).unwrap();
     assert_eq!(until_next(&mut farm, 1, &[1]), 0);
     // One that drains, and then works again.
-    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Drain, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Draining, out));
     hand_back_all(&mut farm, 1);
-    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Work, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Active, out));
     assert_eq!(until_next(&mut farm, 1, &[1]), 0);
 }
 

@@ -219,7 +219,7 @@ fn a_task_that_a_machine_is_too_small_for_is_not_tried_there_again_after_a_resta
     };
     join(&mut farm, 1, 8);
     join(&mut farm, 2, 16);
-    farm.act(|core, _, out| core.set_desired_state(w(2), DesiredState::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(2), DesiredState::Paused, out));
     farm.start(1, task(1, 0));
     farm.fail(1, task(1, 0), FailureCause::OutOfMemory);
     farm.restart();
@@ -236,7 +236,7 @@ fn a_paused_worker_gets_nothing_and_hands_back_what_it_has_not_begun() {
     farm.join(1, 1);
     farm.schedule();
     farm.start(1, task(1, 0));
-    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Paused, out));
     farm.answer_revokes();
     farm.schedule();
     assert_eq!(farm.queue(1, 0), [0]);
@@ -244,7 +244,7 @@ fn a_paused_worker_gets_nothing_and_hands_back_what_it_has_not_begun() {
     farm.deliver(1, task(1, 0));
     farm.schedule();
     assert!(farm.queue(1, 0).is_empty());
-    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Work, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Active, out));
     farm.drain();
     assert_eq!(farm.counts(1).done, 8);
 }

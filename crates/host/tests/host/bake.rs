@@ -323,7 +323,7 @@ async fn a_wheel_that_would_end_on_a_fluid_says_so_first() {
     let failure = slot.host.bake(&request).await.unwrap_err();
     assert!(failure.message.contains("Python module"), "{failure}");
     assert_eq!(failure.cause, FailureCause::NeedsProgram, "{failure}");
-    assert!(failure.cause.blames_worker() && !failure.cause.stops_job(), "another worker can");
+    assert!(failure.cause.is_worker_failure() && !failure.cause.stops_job(), "another worker can");
 }
 
 /// With the gravity that a person sets, what falls is baked as it then falls: not at all.

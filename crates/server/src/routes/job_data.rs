@@ -115,7 +115,7 @@ pub(super) async fn attempts(
         Some(frame) => Some((job.plan.frames_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
     };
-    let failed = [AttemptState::Failed, AttemptState::Lapsed];
+    let failed = [AttemptState::Failed, AttemptState::Expired];
     let states = match which.state {
         Some(state) if which.failed && !failed.contains(&state) => {
             return Ok(axum::Json(AttemptsPage { attempts: Vec::new(), next: None }));
@@ -310,7 +310,7 @@ pub(super) async fn report(
     let workers = rows.into_iter().map(|row| WorkerShare {
         worker: row.name.unwrap_or_else(|| row.worker.to_string()),
         frames: u32::try_from(row.frames).unwrap_or(u32::MAX),
-        errors: u32::try_from(row.errors + row.lapses).unwrap_or(u32::MAX),
+        errors: u32::try_from(row.errors + row.expired).unwrap_or(u32::MAX),
         seconds: row.seconds,
         share: if frames > 0 { row.frames as f64 / frames as f64 } else { 0.0 },
     });
@@ -352,7 +352,7 @@ mod tests {
             name: None,
             frames,
             errors: 0,
-            lapses: 0,
+            expired: 0,
             seconds: 1000.0,
             first_start_ms: Some(from_s * 1000),
             last_end_ms: Some(to_s * 1000),

@@ -3,59 +3,59 @@
 use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
-use kiln_api::{LimitList, LimitView, PartyView, ProjectList, SetLimit, SetShare, UserList};
-use kiln_types::{Name, PartyKind, ShortName};
+use kiln_api::{AccountView, LimitList, LimitView, ProjectList, SetLimit, SetShare, UserList};
+use kiln_types::{AccountKind, Name, ShortName};
 
 use super::document::Conflict;
 use crate::{
     app::App,
     problem::{Answer, Json, Path, ProblemResponse},
-    scheduler::{FarmSetting, Input, party},
+    scheduler::{FarmSetting, Input, account},
 };
 
 /// The users who have jobs, or of whom something was set.
 #[utoipa::path(get, path = "/api/v1/users", tag = "server",
     responses((status = 200, body = UserList)))]
 pub(super) async fn users(State(app): State<Arc<App>>) -> Answer<axum::Json<UserList>> {
-    let users = app.scheduler.look(|farm| farm.parties(PartyKind::User)).await?;
+    let users = app.scheduler.look(|farm| farm.accounts(AccountKind::User)).await?;
     Ok(axum::Json(UserList { users }))
 }
 
 /// How a user shares the farm, whether there is one of that name yet or not.
 #[utoipa::path(put, path = "/api/v1/users/{name}", tag = "server", params(("name" = Name, Path)),
-    request_body = SetShare, responses((status = 200, body = PartyView), Conflict))]
+    request_body = SetShare, responses((status = 200, body = AccountView), Conflict))]
 pub(super) async fn set_user(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Json(share): Json<SetShare>,
-) -> Answer<axum::Json<PartyView>> {
-    set(&app, PartyKind::User, name.parse()?, share).await
+) -> Answer<axum::Json<AccountView>> {
+    set(&app, AccountKind::User, name.parse()?, share).await
 }
 
 /// The projects that have jobs, or of which something was set.
 #[utoipa::path(get, path = "/api/v1/projects", tag = "server",
     responses((status = 200, body = ProjectList)))]
 pub(super) async fn projects(State(app): State<Arc<App>>) -> Answer<axum::Json<ProjectList>> {
-    let projects = app.scheduler.look(|farm| farm.parties(PartyKind::Project)).await?;
+    let projects = app.scheduler.look(|farm| farm.accounts(AccountKind::Project)).await?;
     Ok(axum::Json(ProjectList { projects }))
 }
 
 /// How a project shares the farm, whether there is one of that name yet or not.
 #[utoipa::path(put, path = "/api/v1/projects/{name}", tag = "server", params(("name" = Name, Path)),
-    request_body = SetShare, responses((status = 200, body = PartyView), Conflict))]
+    request_body = SetShare, responses((status = 200, body = AccountView), Conflict))]
 pub(super) async fn set_project(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Json(share): Json<SetShare>,
-) -> Answer<axum::Json<PartyView>> {
-    set(&app, PartyKind::Project, name.parse()?, share).await
+) -> Answer<axum::Json<AccountView>> {
+    set(&app, AccountKind::Project, name.parse()?, share).await
 }
 
-async fn set(app: &App, kind: PartyKind, name: Name, share: SetShare) -> Answer<axum::Json<PartyView>> {
-    let setting = FarmSetting::Share { party: party(kind, name.to_string()), share };
+async fn set(app: &App, kind: AccountKind, name: Name, share: SetShare) -> Answer<axum::Json<AccountView>> {
+    let setting = FarmSetting::Share { account: account(kind, name.to_string()), share };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     let view =
-        app.scheduler.look(move |farm| farm.parties(kind).into_iter().find(|party| party.name == *name));
+        app.scheduler.look(move |farm| farm.accounts(kind).into_iter().find(|account| account.name == *name));
     view.await?
         .map(axum::Json)
         .ok_or_else(|| ProblemResponse::internal("The share is set and not there", kind))

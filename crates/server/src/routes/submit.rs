@@ -6,8 +6,8 @@ use axum::{extract::State, http::StatusCode};
 use kiln_api::{JobSource, JobView, ProblemCode, SubmitJob};
 use kiln_blend::{ChoiceError, ChoiceRequest, ExternalKind, Inspection, check_linked, choose};
 use kiln_types::{
-    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobSpec, Name,
-    Needs, Order, RelPath, Save, ScriptPolicy, SessionSpec, Simulations, TaskIndex, paths,
+    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobRequirements,
+    JobSpec, Name, Order, RelPath, Save, ScriptPolicy, SessionSpec, Simulations, TaskIndex, paths,
 };
 
 use super::{
@@ -206,8 +206,8 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
         ));
     }
     let hold = request.hold_after.and_then(|count| first_frames(&frames, request.order, count));
-    check_after(&request.standing.after)?;
-    check_needs(&request.needs, device)?;
+    check_after(&request.scheduling.after)?;
+    check_requirements(&request.requirements, device)?;
     let stem = source.blend.file_name();
     let stem = stem.strip_suffix(".blend").filter(|stem| !stem.is_empty()).unwrap_or(stem);
     let name = request.name.or_else(|| Name::nearest(stem));
@@ -220,8 +220,8 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
         frame_time_limit_s: request.frame_time_limit_s,
         hang_s: request.hang_s,
         refuse_black: request.refuse_black,
-        standing: request.standing,
-        needs: request.needs,
+        scheduling: request.scheduling,
+        requirements: request.requirements,
         written_by: file.written_by,
         any_gpu: device == DeviceClass::Gpu,
         denoiser,
@@ -320,21 +320,23 @@ fn named(all: impl Iterator<Item: ToString>) -> Vec<String> {
     names
 }
 
-fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
-    if needs.tags.len() > MAX_LISTED || needs.limits.len() > MAX_LISTED {
+fn check_requirements(requirements: &JobRequirements, device: DeviceClass) -> Answer<()> {
+    if requirements.tags.len() > MAX_LISTED || requirements.limits.len() > MAX_LISTED {
         return Err(ProblemResponse::bad(format!(
             "A job names at most {MAX_LISTED} tags and {MAX_LISTED} limits."
         )));
     }
-    if device == DeviceClass::Cpu && (needs.gpus != GpuUse::default() || needs.gpu_memory.is_some()) {
+    if device == DeviceClass::Cpu
+        && (requirements.gpus != GpuUse::default() || requirements.gpu_memory.is_some())
+    {
         return Err(ProblemResponse::unprocessable(
             "A job that renders on the processor needs no GPU; choose a device, such as gpu or cuda.",
         ));
     }
-    if needs.cores.is_some_and(|cores| cores.get() > MAX_CORES) {
+    if requirements.cores.is_some_and(|cores| cores.get() > MAX_CORES) {
         return Err(ProblemResponse::bad(format!("A Blender uses at most {MAX_CORES} threads.")));
     }
-    if needs.cores.is_some() && needs.whole {
+    if requirements.cores.is_some() && requirements.whole {
         return Err(ProblemResponse::unprocessable(
             "The whole machine is all of its cores; leave one of the two out.",
         ));

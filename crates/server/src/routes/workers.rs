@@ -68,7 +68,7 @@ pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
-    set_desired(&app, name, DesiredState::Pause).await
+    set_desired(&app, name, DesiredState::Paused).await
 }
 
 /// It works again.
@@ -78,7 +78,7 @@ pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
-    set_desired(&app, name, DesiredState::Work).await
+    set_desired(&app, name, DesiredState::Active).await
 }
 
 /// It finishes what it renders, hands the rest back, and leaves.
@@ -88,7 +88,7 @@ pub(super) async fn drain(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
-    set_desired(&app, name, DesiredState::Drain).await
+    set_desired(&app, name, DesiredState::Draining).await
 }
 
 /// It hands everything back at once, and leaves.
@@ -98,7 +98,7 @@ pub(super) async fn stop(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
-    set_desired(&app, name, DesiredState::Stop).await
+    set_desired(&app, name, DesiredState::Stopped).await
 }
 
 /// Ends the quarantine of a worker that failed or went down where others deliver: it gets work again.

@@ -18,7 +18,7 @@ use super::{
     batch::PendingReport,
     farm::LiveJob,
     input::{CheckedReport, Input, JobAction, MadeFiles, misbehaved},
-    plan::{plan_of, standing_of, step_plan},
+    plan::{plan_of, scheduling_of, step_plan},
     refusal::Refusal,
     worker::{KnownWorker, LinkHandle, WorkerInfo, shown},
 };
@@ -100,9 +100,9 @@ impl Scheduler {
         let job = JobId(self.farm.last_job.0 + 1);
         let spec = Arc::new(spec);
         self.farm.check_limits(&spec)?;
-        let standing = standing_of(&spec, &self.farm.clock, completed);
+        let scheduling = scheduling_of(&spec, &self.farm.clock, completed);
         let steps = JobSteps::of_frames(!spec.bake.is_empty(), spec.order);
-        let plan = plan_of(job, &spec, &steps, standing)?;
+        let plan = plan_of(job, &spec, &steps, scheduling)?;
         let at_ms = unix_ms();
         self.farm.last_job = job;
         let new = |(step, of): (StepIndex, &StepSpec)| NewStep {
@@ -257,7 +257,7 @@ impl Scheduler {
         let said = WorkerInfo::of(hello);
         let slots = said.slots;
         let known = self.farm.workers.get(&worker);
-        let desired = known.map_or(DesiredState::Work, |known| known.desired);
+        let desired = known.map_or(DesiredState::Active, |known| known.desired);
         let pools = known.map(|known| known.pools.clone()).unwrap_or_default();
         let info = serde_json::to_value(&said).unwrap_or_default();
         let new =
@@ -331,7 +331,7 @@ impl Scheduler {
                 }
             }
             // Its own wish is not the farm's: when it comes back, it works again.
-            Up::Draining => self.farm.core.set_desired_state(worker, DesiredState::Drain, out),
+            Up::Draining => self.farm.core.set_desired_state(worker, DesiredState::Draining, out),
         }
     }
 
@@ -435,15 +435,15 @@ impl Scheduler {
         known.link = None;
         known.last_seen_ms = at_ms;
         let leaves = match known.desired {
-            DesiredState::Stop => true,
-            DesiredState::Drain => self.farm.core.worker(worker).is_none_or(|view| view.attempts == 0),
-            DesiredState::Work | DesiredState::Pause => false,
+            DesiredState::Stopped => true,
+            DesiredState::Draining => self.farm.core.worker(worker).is_none_or(|view| view.attempts == 0),
+            DesiredState::Active | DesiredState::Paused => false,
         };
         tracing::info!(%worker, name = %known.name, "worker disconnected");
         if leaves {
             // The wish is fulfilled. Whoever starts the worker again wants it to work.
-            known.desired = DesiredState::Work;
-            self.write(Write::SetDesiredState { worker, desired: DesiredState::Work });
+            known.desired = DesiredState::Active;
+            self.write(Write::SetDesiredState { worker, desired: DesiredState::Active });
         }
         self.write(Write::TouchWorker { worker, at_ms });
         let now = self.farm.clock.now();
@@ -455,7 +455,7 @@ impl Scheduler {
 
     fn set_desired(&mut self, name: &str, desired: DesiredState) -> Result<(), Refusal> {
         let (worker, known) = self.named(name)?;
-        if known.link.is_none() && matches!(desired, DesiredState::Drain | DesiredState::Stop) {
+        if known.link.is_none() && matches!(desired, DesiredState::Draining | DesiredState::Stopped) {
             return Err(Refusal::WorkerOffline(name.to_owned()));
         }
         known.desired = desired;

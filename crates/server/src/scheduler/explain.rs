@@ -70,7 +70,7 @@ impl FarmState {
             WaitCause::Dependencies { open, ended } => WaitReason::Dependencies { open, ended },
             WaitCause::Until(at) => WaitReason::StartTime {
                 at_ms: spec
-                    .and_then(|spec| spec.standing.not_before_ms)
+                    .and_then(|spec| spec.scheduling.not_before_ms)
                     .unwrap_or_else(|| self.clock.unix_ms(at)),
                 in_s: at.since(self.clock.now()).div_ceil(1000),
             },
@@ -115,14 +115,16 @@ impl FarmState {
     ) -> Vec<UnmetRequirement> {
         let Some(live) = self.jobs.get(&job) else { return Vec::new() };
         let Some(step) = live.steps.get(step) else { return Vec::new() };
-        let (known, needs) = (labels(&live.spec, step), &live.spec.needs);
+        let (known, requirements) = (labels(&live.spec, step), &live.spec.requirements);
         let part = |missing| match missing {
             Missing::Label(label) => {
                 known.iter().find(|(known, _)| *known == label).map(|(_, part)| part.clone())
             }
             Missing::Cores(cores) => Some(UnmetRequirement::Cores { cores }),
             Missing::Memory(bytes) => Some(UnmetRequirement::Memory { bytes }),
-            Missing::Gpus => Some(UnmetRequirement::Gpus { gpus: needs.gpus, memory: needs.gpu_memory }),
+            Missing::Gpus => {
+                Some(UnmetRequirement::Gpus { gpus: requirements.gpus, memory: requirements.gpu_memory })
+            }
         };
         let mut parts: Vec<UnmetRequirement> = missing.into_iter().filter_map(part).collect();
         parts.sort();

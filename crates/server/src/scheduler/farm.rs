@@ -10,7 +10,7 @@ use kiln_api::Down;
 use kiln_core::{Account, Core, IndexSet, Moment, Share};
 use kiln_store::Write;
 use kiln_types::{
-    AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, JobSteps, PartyKind, ProductKind, SessionSpec,
+    AccountKind, AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind, SessionSpec,
     StepIndex, StepInput, StepSpec, TaskId, TaskName, WorkerId,
 };
 use tokio::sync::mpsc;
@@ -177,16 +177,16 @@ impl FarmState {
     }
 }
 
-pub(crate) fn party(kind: PartyKind, name: String) -> Account {
+pub(crate) fn account(kind: AccountKind, name: String) -> Account {
     match kind {
-        PartyKind::User => Account::User(name),
-        PartyKind::Project => Account::Project(name),
+        AccountKind::User => Account::User(name),
+        AccountKind::Project => Account::Project(name),
     }
 }
 
-pub(super) fn kind_and_name(party: &Account) -> (PartyKind, &str) {
-    match party {
-        Account::User(name) => (PartyKind::User, name),
-        Account::Project(name) => (PartyKind::Project, name),
+pub(super) fn kind_and_name(account: &Account) -> (AccountKind, &str) {
+    match account {
+        Account::User(name) => (AccountKind::User, name),
+        Account::Project(name) => (AccountKind::Project, name),
     }
 }

@@ -150,7 +150,7 @@ pub(crate) enum JobAction {
 #[derive(Debug, Clone)]
 pub(crate) enum FarmSetting {
     Share {
-        party: Account,
+        account: Account,
         share: SetShare,
     },
     /// Without a total, the limit is removed.

@@ -44,7 +44,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use actor::Scheduler;
-pub(crate) use farm::{FarmState, party};
+pub(crate) use farm::{FarmState, account};
 pub(crate) use handle::SchedulerHandle;
 pub(crate) use input::{CheckedReport, FarmSetting, Input, JobAction, MadeFiles, misbehaved};
 pub(crate) use look::LiveJobView;
@@ -211,7 +211,7 @@ impl Scheduler {
             // Only the scheduler lets bundles go: one that is there now is there when the job is written.
             Input::Submit { spec, notices, held, reply } => {
                 let answer = match self.store.bundle(spec.session.bundle).await {
-                    Ok(Some(_)) => match self.completed(&spec.standing.after).await {
+                    Ok(Some(_)) => match self.completed(&spec.scheduling.after).await {
                         Ok(completed) => self.submit(*spec, notices, held, &completed),
                         Err(refusal) => Err(refusal),
                     },

@@ -6,16 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use kiln_api::{Change, ChangeJob, ChangePools, LimitView, PartyView, SetShare};
+use kiln_api::{AccountView, Change, ChangeJob, ChangePools, LimitView, SetShare};
 use kiln_core::{Account, JobError, Share};
 use kiln_store::{ShareRow, Write};
-use kiln_types::{JobId, JobSpec, JobState, PartyKind, ShortName};
+use kiln_types::{AccountKind, JobId, JobSpec, JobState, ShortName};
 
 use super::{
     actor::Scheduler,
-    farm::{FarmState, LiveJob, kind_and_name, party},
+    farm::{FarmState, LiveJob, account, kind_and_name},
     input::FarmSetting,
-    plan::standing_of,
+    plan::scheduling_of,
     refusal::Refusal,
     restore::completed_of,
 };
@@ -29,28 +29,28 @@ const MAX_POOLS: usize = 64;
 impl Scheduler {
     pub(super) fn set(&mut self, setting: FarmSetting) -> Result<(), Refusal> {
         match setting {
-            FarmSetting::Share { party, share } => self.set_share(party, share),
+            FarmSetting::Share { account, share } => self.set_share(account, share),
             FarmSetting::Limit { name, total } => self.set_limit(name, total),
             FarmSetting::Pools { worker, change } => self.set_pools(&worker, &change),
         }
     }
 
-    fn set_share(&mut self, party: Account, set: SetShare) -> Result<(), Refusal> {
+    fn set_share(&mut self, account: Account, set: SetShare) -> Result<(), Refusal> {
         let shares = &mut self.farm.shares;
-        if !shares.contains_key(&party) && shares.len() >= MAX_NAMES {
+        if !shares.contains_key(&account) && shares.len() >= MAX_NAMES {
             return Err(Refusal::TooManyShares(MAX_NAMES));
         }
-        let old = shares.get(&party).copied().unwrap_or_default();
+        let old = shares.get(&account).copied().unwrap_or_default();
         let weight = set.weight.unwrap_or(old.weight);
         if !(1..=Share::MAX_WEIGHT).contains(&weight) {
             return Err(Refusal::BadWeight);
         }
         let share = Share { weight, max_slots: set.max_slots.unwrap_or(old.max_slots) };
-        shares.insert(party.clone(), share);
-        let (kind, name) = kind_and_name(&party);
+        shares.insert(account.clone(), share);
+        let (kind, name) = kind_and_name(&account);
         let row = ShareRow { kind, name: name.to_owned(), weight, max_slots: share.max_slots };
         self.write(Write::SetShare(row));
-        self.farm.core.set_share(party, share);
+        self.farm.core.set_share(account, share);
         Ok(())
     }
 
@@ -68,7 +68,7 @@ impl Scheduler {
                     return Err(Refusal::NoSuchLimit(name));
                 }
                 let needs = |(id, live): (&JobId, &LiveJob)| {
-                    (live.ended.is_none() && live.spec.needs.limits.contains_key(name.as_str()))
+                    (live.ended.is_none() && live.spec.requirements.limits.contains_key(name.as_str()))
                         .then_some(*id)
                 };
                 if let Some(job) = self.farm.jobs.iter().filter_map(needs).min() {
@@ -110,7 +110,7 @@ impl Scheduler {
         if let Some(after) = &change.after {
             return self.completed(after).await;
         }
-        let after = self.farm.jobs.get(&job).map(|live| live.spec.standing.after.iter().copied().collect());
+        let after = self.farm.jobs.get(&job).map(|live| live.spec.scheduling.after.iter().copied().collect());
         self.states_of(after.unwrap_or_default()).await.map(completed_of)
     }
 
@@ -139,10 +139,10 @@ impl Scheduler {
 
     /// A completed job is deleted: who waits for it and for others must not look for it in the records.
     pub(super) fn wait_no_more_for(&mut self, completed: JobId) {
-        let waits = |live: &LiveJob| live.ended.is_none() && live.spec.standing.after.contains(&completed);
+        let waits = |live: &LiveJob| live.ended.is_none() && live.spec.scheduling.after.contains(&completed);
         for (job, live) in self.farm.jobs.iter_mut().filter(|(_, live)| waits(live)) {
             let spec = Arc::make_mut(&mut live.spec);
-            spec.standing.after.remove(&completed);
+            spec.scheduling.after.remove(&completed);
             let spec = Box::new(spec.clone());
             self.batch.writes.push(Write::SetJobSpec { job: *job, spec });
         }
@@ -177,15 +177,15 @@ impl Scheduler {
         }
         let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
         let mut spec = JobSpec::clone(&live.spec);
-        let standing = &mut spec.standing;
+        let scheduling = &mut spec.scheduling;
         let ChangeJob { priority, max_workers, after, not_before_ms } = change;
-        standing.priority = priority.unwrap_or(standing.priority);
-        standing.max_workers = max_workers.unwrap_or(standing.max_workers);
-        standing.after = after.unwrap_or_else(|| std::mem::take(&mut standing.after));
-        standing.not_before_ms = not_before_ms.unwrap_or(standing.not_before_ms);
+        scheduling.priority = priority.unwrap_or(scheduling.priority);
+        scheduling.max_workers = max_workers.unwrap_or(scheduling.max_workers);
+        scheduling.after = after.unwrap_or_else(|| std::mem::take(&mut scheduling.after));
+        scheduling.not_before_ms = not_before_ms.unwrap_or(scheduling.not_before_ms);
         live.spec = Arc::new(spec.clone());
-        let in_core = standing_of(&spec, &self.farm.clock, completed);
-        let told = Change::JobChanged { standing: spec.standing.clone() };
+        let in_core = scheduling_of(&spec, &self.farm.clock, completed);
+        let told = Change::JobChanged { scheduling: spec.scheduling.clone() };
         self.farm.core.set_scheduling(now, job, in_core)?;
         self.write(Write::SetJobSpec { job, spec: Box::new(spec) });
         self.event(unix_ms(), Some(job), None, &told);
@@ -196,7 +196,7 @@ impl Scheduler {
 impl FarmState {
     /// What jobs say that they need, held against what the farm has.
     pub(super) fn check_limits(&self, spec: &JobSpec) -> Result<(), Refusal> {
-        for (name, count) in &spec.needs.limits {
+        for (name, count) in &spec.requirements.limits {
             let (name, count) = (name.to_string(), count.get());
             match self.limits.get(&name) {
                 None => return Err(Refusal::RequiresNoSuchLimit(name)),
@@ -219,19 +219,19 @@ impl FarmState {
             if seen.insert(job)
                 && let Some(live) = self.jobs.get(&job)
             {
-                open.extend(&live.spec.standing.after);
+                open.extend(&live.spec.scheduling.after);
             }
         }
         false
     }
 
     /// Users, or projects: those of whom something is set, or who have a job that has not ended.
-    pub(crate) fn parties(&self, kind: PartyKind) -> Vec<PartyView> {
+    pub(crate) fn accounts(&self, kind: AccountKind) -> Vec<AccountView> {
         let mut jobs: BTreeMap<&str, u32> = BTreeMap::new();
         for live in self.jobs.values().filter(|live| live.ended.is_none()) {
             let name = match kind {
-                PartyKind::User => live.spec.owner.0.as_str(),
-                PartyKind::Project => live.spec.project.0.as_str(),
+                AccountKind::User => live.spec.owner.0.as_str(),
+                AccountKind::Project => live.spec.project.0.as_str(),
             };
             *jobs.entry(name).or_default() += 1;
         }
@@ -239,13 +239,13 @@ impl FarmState {
         let names: BTreeSet<&str> = jobs.keys().copied().chain(set).collect();
         let held = self.core.held_slots();
         let view = |name: &str| {
-            let party = party(kind, name.to_owned());
-            let share = self.shares.get(&party).copied().unwrap_or_default();
-            PartyView {
+            let account = account(kind, name.to_owned());
+            let share = self.shares.get(&account).copied().unwrap_or_default();
+            AccountView {
                 name: name.to_owned(),
                 weight: share.weight,
                 max_slots: share.max_slots,
-                slots: held.get(&party).copied().unwrap_or_default(),
+                slots: held.get(&account).copied().unwrap_or_default(),
                 jobs: jobs.get(name).copied().unwrap_or_default(),
             }
         };

@@ -1,4 +1,4 @@
-//! From a job's spec to what the core needs of it: steps, and the labels that a worker must have. Labels are keys that
+//! From a job's spec to what the core requirements of it: steps, and the labels that a worker must have. Labels are keys that
 //! nobody reads; [`labels`] says what each means.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
@@ -15,15 +15,15 @@ use kiln_types::{
 
 use crate::clock::{Clock, unix_ms};
 
-/// The job as the core needs it.
+/// The job as the core requirements it.
 pub(crate) fn plan_of(
     job: JobId,
     spec: &JobSpec,
     steps: &JobSteps,
-    standing: SchedulingOptions,
+    scheduling: SchedulingOptions,
 ) -> Result<JobPlan, PlanError> {
     let steps = steps.iter().map(|(_, step)| step_plan(job, spec, step));
-    let mut plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
+    let mut plan = JobPlan::new(job, steps.collect())?.scheduled(scheduling);
     if let Some(hold) = &spec.hold {
         let positions = hold.iter().filter_map(|frame| spec.frames.index_of(frame));
         plan = plan.held_after(positions.map(TaskIndex).collect());
@@ -32,7 +32,7 @@ pub(crate) fn plan_of(
     Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
 }
 
-/// A step as the core needs it, before the device of its job is chosen.
+/// A step as the core requirements it, before the device of its job is chosen.
 pub(super) fn step_plan(job: JobId, spec: &JobSpec, step: &StepSpec) -> StepPlan {
     let open = spec.any_gpu.then(|| spec.on(DeviceClass::Gpu));
     let first = open.as_ref().unwrap_or(spec);
@@ -68,15 +68,15 @@ pub(super) fn backend_of(series: BlenderSeries, label: &Label) -> Option<DeviceC
 }
 
 /// Where the job stands; `completed` are jobs that the core does not hold and that need not be waited for.
-pub(crate) fn standing_of(spec: &JobSpec, clock: &Clock, completed: &BTreeSet<JobId>) -> SchedulingOptions {
-    let standing = &spec.standing;
+pub(crate) fn scheduling_of(spec: &JobSpec, clock: &Clock, completed: &BTreeSet<JobId>) -> SchedulingOptions {
+    let scheduling = &spec.scheduling;
     SchedulingOptions {
-        priority: standing.priority.get(),
+        priority: scheduling.priority.get(),
         project: spec.project.to_string(),
         user: spec.owner.to_string(),
-        max_workers: standing.max_workers.map(std::num::NonZeroU32::get),
-        after: standing.after.difference(completed).copied().collect(),
-        not_before: standing.not_before_ms.map(|at_ms| moment(clock, at_ms)),
+        max_workers: scheduling.max_workers.map(std::num::NonZeroU32::get),
+        after: scheduling.after.difference(completed).copied().collect(),
+        not_before: scheduling.not_before_ms.map(|at_ms| moment(clock, at_ms)),
     }
 }
 
@@ -101,7 +101,7 @@ fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> Option<SessionKey
 /// The labels that a worker must have for the step, each with the part of the requirement that it is. Devices and engines
 /// belong to one Blender: a worker may have CUDA in one and not in the other.
 pub(super) fn labels(spec: &JobSpec, step: &StepSpec) -> Vec<(Label, UnmetRequirement)> {
-    let (session, needs) = (&spec.session, &spec.needs);
+    let (session, requirements) = (&spec.session, &spec.requirements);
     let (series, device) = (session.blender, session.device);
     let mut labels = vec![(blender_label(series), UnmetRequirement::Blender { series })];
     // The processor is everywhere.
@@ -118,23 +118,23 @@ pub(super) fn labels(spec: &JobSpec, step: &StepSpec) -> Vec<(Label, UnmetRequir
     }));
     let shared = spec.shared.iter().cloned();
     labels.extend(shared.map(|name| (shared_label(&name), UnmetRequirement::SharedFolder { name })));
-    let tags = needs.tags.iter().map(ToString::to_string);
+    let tags = requirements.tags.iter().map(ToString::to_string);
     labels.extend(tags.map(|name| (tag_label(&name), UnmetRequirement::Tag { name })));
-    let pool = needs.pool.iter().map(ToString::to_string);
+    let pool = requirements.pool.iter().map(ToString::to_string);
     labels.extend(pool.map(|name| (pool_label(&name), UnmetRequirement::Pool { name })));
     labels
 }
 
 fn requirement(spec: &JobSpec, step: &StepSpec) -> Requirement {
-    let needs = &spec.needs;
+    let requirements = &spec.requirements;
     let room = Room {
-        cores: needs.cores.map_or(0, std::num::NonZeroU32::get),
-        memory: needs.memory.unwrap_or(0),
+        cores: requirements.cores.map_or(0, std::num::NonZeroU32::get),
+        memory: requirements.memory.unwrap_or(0),
         gpus: gpus(spec, step),
-        whole: needs.whole,
+        whole: requirements.whole,
         ..Room::default()
     };
-    let limits = needs.limits.iter().map(|(name, count)| (name.to_string(), count.get())).collect();
+    let limits = requirements.limits.iter().map(|(name, count)| (name.to_string(), count.get())).collect();
     let labels = labels(spec, step).into_iter().map(|(label, _)| label).collect();
     Requirement { labels, room, limits }
 }
@@ -143,8 +143,8 @@ fn gpus(spec: &JobSpec, step: &StepSpec) -> Gpus {
     if spec.session.device == DeviceClass::Cpu || !step.renders {
         return Gpus::None;
     }
-    let memory = spec.needs.gpu_memory.unwrap_or(0);
-    match spec.needs.gpus {
+    let memory = spec.requirements.gpu_memory.unwrap_or(0);
+    match spec.requirements.gpus {
         GpuUse::Count(count) => Gpus::Some { count, memory },
         GpuUse::All => Gpus::All { memory },
     }

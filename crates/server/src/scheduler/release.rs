@@ -103,7 +103,7 @@ fn assigned_task(live: &LiveJob, assigned: &Assigned) -> AssignedTask {
 fn slot_claim(spec: &JobSpec, claim: Claim) -> SlotClaim {
     SlotClaim {
         // Blenders of short frames overlap well where each takes what is free: an equal part is not theirs to keep.
-        cores: if spec.needs.cores.is_some() || spec.needs.whole { claim.cores } else { 0 },
+        cores: if spec.requirements.cores.is_some() || spec.requirements.whole { claim.cores } else { 0 },
         memory: claim.memory,
         gpus: claim.gpus.iter().collect(),
     }

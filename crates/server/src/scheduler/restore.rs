@@ -15,9 +15,9 @@ use kiln_types::{
 };
 
 use super::{
-    farm::{FarmState, LiveJob, party},
+    farm::{FarmState, LiveJob, account},
     paths::Paths,
-    plan::{plan_of, standing_of},
+    plan::{plan_of, scheduling_of},
     roster::{LiveAttempt, Started},
     worker::{KnownWorker, WorkerInfo},
 };
@@ -47,10 +47,10 @@ pub(super) async fn farm(
         swept: kiln_core::Moment(0),
     };
     for row in store.shares().await? {
-        let (party, share) =
-            (party(row.kind, row.name), Share { weight: row.weight, max_slots: row.max_slots });
-        farm.core.set_share(party.clone(), share);
-        farm.shares.insert(party, share);
+        let (account, share) =
+            (account(row.kind, row.name), Share { weight: row.weight, max_slots: row.max_slots });
+        farm.core.set_share(account.clone(), share);
+        farm.shares.insert(account, share);
     }
     for (name, total) in &farm.limits {
         farm.core.set_limit(name, *total);
@@ -120,12 +120,12 @@ impl Loaded {
 /// Brings one job of the records to life.
 pub(super) async fn job(farm: &mut FarmState, store: &Store, loaded: Loaded) -> Result<(), StoreError> {
     let Loaded { stored, seconds, finished, paths, peaks, times, without_files } = loaded;
-    let after = stored.row.spec.standing.after.iter().filter(|before| !farm.jobs.contains_key(before));
+    let after = stored.row.spec.scheduling.after.iter().filter(|before| !farm.jobs.contains_key(before));
     let after: Vec<JobId> = after.copied().collect();
     let completed =
         if after.is_empty() { BTreeSet::new() } else { completed_of(store.job_states(&after).await?) };
-    let standing = standing_of(&stored.row.spec, &farm.clock, &completed);
-    let (plan, restored) = restored_job(&stored, standing)?;
+    let scheduling = scheduling_of(&stored.row.spec, &farm.clock, &completed);
+    let (plan, restored) = restored_job(&stored, scheduling)?;
     let row = stored.row;
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
     let render = row.plan.frames_step();
@@ -183,11 +183,12 @@ pub(super) fn completed_of(states: BTreeMap<JobId, JobState>) -> BTreeSet<JobId>
 /// A stored job as the core takes it up.
 pub(super) fn restored_job(
     stored: &StoredJob,
-    standing: SchedulingOptions,
+    scheduling: SchedulingOptions,
 ) -> Result<(JobPlan, RestoredJob), StoreError> {
     let row = &stored.row;
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
-    let plan = plan_of(row.id, &row.spec, &row.plan, standing).map_err(|error| damaged(error.to_string()))?;
+    let plan =
+        plan_of(row.id, &row.spec, &row.plan, scheduling).map_err(|error| damaged(error.to_string()))?;
     let mut restored = RestoredJob::new(row.state, plan.steps().len());
     for step in &stored.steps {
         let place = restored.steps.get_mut(usize::from(step.step.0));
@@ -216,7 +217,7 @@ fn phase_of(attempt: &AttemptRow) -> Option<RestoredPhase> {
         (AttemptState::Assigned, None) => RestoredPhase::Streaming,
         (AttemptState::Assigned, Some(slot)) => RestoredPhase::Assigned { slot },
         (AttemptState::Running, Some(slot)) => RestoredPhase::Running { slot },
-        (AttemptState::Lapsed, Some(slot)) => RestoredPhase::Expired { slot },
+        (AttemptState::Expired, Some(slot)) => RestoredPhase::Expired { slot },
         _ => return None,
     })
 }
@@ -242,7 +243,7 @@ fn restored_step(stored: &StoredStep) -> RestoredStep {
         .iter()
         .map(|fault| RestoredHistory {
             task: fault.index,
-            lost_on: fault.lapsed_on.clone(),
+            lost_on: fault.expired_on.clone(),
             failed_on: fault.failed_on.clone(),
             least_memory: fault.outgrew,
         })

@@ -184,7 +184,7 @@ mod tests {
             let known = KnownWorker {
                 name: name.clone(),
                 said: Default::default(),
-                desired: DesiredState::Work,
+                desired: DesiredState::Active,
                 pools: BTreeSet::new(),
                 last_seen_ms: 0,
                 link: None,

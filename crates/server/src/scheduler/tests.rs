@@ -9,7 +9,7 @@ use kiln_core::{Account, Config, Core, Ledger, Moment, RestoredJob, SchedulingOp
 use kiln_store::{Durability, Expiry, NewBundle, Write};
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FrameSet, HeldAttempt,
-    HeldPhase, JobId, JobStanding, Owner, Project, RevokeReason, StepKind, WorkerId,
+    HeldPhase, JobId, JobScheduling, Owner, Project, RevokeReason, StepKind, WorkerId,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
@@ -49,12 +49,12 @@ struct Puppet {
     revoked: Vec<(AttemptId, RevokeReason)>,
 }
 
-/// What people have set: shares, totals of limits, pools of workers, and the standing of unfinished jobs.
+/// What people have set: shares, totals of limits, pools of workers, and the scheduling options of unfinished jobs.
 type Arranged = (
     BTreeMap<Account, Share>,
     BTreeMap<String, u32>,
     BTreeMap<WorkerId, BTreeSet<kiln_types::ShortName>>,
-    BTreeMap<JobId, JobStanding>,
+    BTreeMap<JobId, JobScheduling>,
 );
 
 struct World {
@@ -251,12 +251,12 @@ impl World {
                 let mut spec = Box::new(spec(count, order, bakes));
                 spec.session.bundle = bundle(self.rng.random_range(0..BUNDLES));
                 spec.owner = self.someone().parse().unwrap();
-                spec.needs.limits = self.limits();
+                spec.requirements.limits = self.limits();
                 if self.rng.random_bool(0.3) {
                     (spec.any_gpu, spec.session.device) = (true, DeviceClass::Gpu);
                 }
                 if self.rng.random_bool(0.1) {
-                    spec.standing = self.standing(job);
+                    spec.scheduling = self.any_scheduling(job);
                 }
                 self.input(Input::Submit { spec, notices: Vec::new(), held: false, reply }).await;
             }
@@ -340,7 +340,7 @@ impl World {
                 self.verb(job, JobAction::Extend(more)).await;
             }
             40 => {
-                let JobStanding { priority, after, not_before_ms, max_workers } = self.standing(job);
+                let JobScheduling { priority, after, not_before_ms, max_workers } = self.any_scheduling(job);
                 let change = ChangeJob {
                     priority: Some(priority),
                     max_workers: Some(max_workers),
@@ -371,9 +371,9 @@ impl World {
     }
 
     /// It waits for this job, and perhaps for a time, which may have passed.
-    fn standing(&mut self, after: JobId) -> JobStanding {
+    fn any_scheduling(&mut self, after: JobId) -> JobScheduling {
         let at_ms = crate::clock::unix_ms() + self.rng.random_range(-10..60_000);
-        JobStanding {
+        JobScheduling {
             priority: self.rng.random_range(0..=100).try_into().unwrap(),
             after: [after].into(),
             not_before_ms: self.rng.random_bool(0.3).then_some(at_ms),
@@ -386,11 +386,11 @@ impl World {
             0 => {
                 let most = self.rng.random_range(2..6);
                 let share = kiln_api::SetShare { weight: Some(most), max_slots: Some(Some(most)) };
-                FarmSetting::Share { party: Account::User(self.someone()), share }
+                FarmSetting::Share { account: Account::User(self.someone()), share }
             }
             1 => {
                 let share = kiln_api::SetShare { weight: None, max_slots: Some(None) };
-                FarmSetting::Share { party: Account::User(self.someone()), share }
+                FarmSetting::Share { account: Account::User(self.someone()), share }
             }
             2 => {
                 let total = self.rng.random_range(0..4);
@@ -412,8 +412,8 @@ impl World {
         let pools: BTreeMap<_, _> =
             farm.workers.iter().map(|(id, known)| (*id, known.pools.clone())).collect();
         let open = farm.jobs.iter().filter(|(_, live)| live.ended.is_none());
-        let standing: BTreeMap<_, _> = open.map(|(id, live)| (*id, live.spec.standing.clone())).collect();
-        (farm.shares.clone(), farm.limits.clone(), pools, standing)
+        let scheduling: BTreeMap<_, _> = open.map(|(id, live)| (*id, live.spec.scheduling.clone())).collect();
+        (farm.shares.clone(), farm.limits.clone(), pools, scheduling)
     }
 
     async fn verb(&mut self, job: JobId, verb: JobAction) {

@@ -17,7 +17,7 @@ pub(super) struct Waiting {
     pub job: JobId,
     pub step: StepIndex,
     pub tasks: u32,
-    pub needs: Requirement,
+    pub requirement: Requirement,
 }
 
 /// A worker that is gone, may be woken, and would work.
@@ -57,7 +57,7 @@ impl Alarm {
             }
             let mut left = one.tasks;
             free.retain(|sleeper| {
-                if left == 0 || !one.needs.is_met_by(&sleeper.offer) {
+                if left == 0 || !one.requirement.is_met_by(&sleeper.offer) {
                     return true;
                 }
                 left = left.saturating_sub(sleeper.offer.slots.into());
@@ -78,8 +78,8 @@ mod tests {
 
     use super::*;
 
-    fn waiting(job: u64, tasks: u32, needs: &str) -> Waiting {
-        Waiting { job: JobId(job), step: StepIndex(0), tasks, needs: [needs].into_iter().collect() }
+    fn waiting(job: u64, tasks: u32, required: &str) -> Waiting {
+        Waiting { job: JobId(job), step: StepIndex(0), tasks, requirement: [required].into_iter().collect() }
     }
 
     fn sleeper(id: u64, slots: u16, labels: &[&str]) -> Sleeper {

@@ -27,7 +27,7 @@ impl FarmState {
                 .is_some_and(|until| until > now_ms);
             if known.link.is_none()
                 && said.wakes
-                && known.desired == DesiredState::Work
+                && known.desired == DesiredState::Active
                 && !is_asleep
                 && !said.macs.is_empty()
             {
@@ -48,8 +48,8 @@ impl FarmState {
             let waiting = steps.filter_map(|(step, _)| {
                 let tasks = view.steps.get(usize::from(step.0))?.counts.waiting;
                 // Of each step its own: a machine may bake that could not render.
-                let needs = self.core.requirement(*job, step)?.clone();
-                (tasks > 0).then_some(Waiting { job: *job, step, tasks, needs })
+                let requirement = self.core.requirement(*job, step)?.clone();
+                (tasks > 0).then_some(Waiting { job: *job, step, tasks, requirement })
             });
             Some(waiting.collect::<Vec<_>>())
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_api::{Assignment, ChangeJob, ChangePools, JobView, SetShare, UnmetRequirement, WaitReason};
-use kiln_types::{DeviceClass, JobId, JobState, PartyKind, Priority};
+use kiln_types::{AccountKind, DeviceClass, JobId, JobState, Priority};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -59,16 +59,19 @@ fn priority(number: u8) -> Option<Priority> {
 #[tokio::test]
 async fn the_higher_priority_is_rendered_first_whatever_came_first() {
     let farm = Farm::start().await;
-    let low = farm.submit_with("1", json!({"standing": {"priority": 10}})).await;
+    let low = farm.submit_with("1", json!({"scheduling": {"priority": 10}})).await;
     let middle = farm.submit("1").await;
-    let high = farm.submit_with("1", json!({"standing": {"priority": 90}})).await;
-    let last = farm.submit_with("1", json!({"standing": {"priority": 95}})).await;
-    assert_eq!((middle.spec.standing.priority, last.spec.standing.priority.get()), (Priority::default(), 95));
+    let high = farm.submit_with("1", json!({"scheduling": {"priority": 90}})).await;
+    let last = farm.submit_with("1", json!({"scheduling": {"priority": 95}})).await;
+    assert_eq!(
+        (middle.spec.scheduling.priority, last.spec.scheduling.priority.get()),
+        (Priority::default(), 95)
+    );
     let changed = ChangeJob { priority: priority(5), ..ChangeJob::default() };
-    assert_eq!(farm.client.change(last.id, &changed).await.unwrap().spec.standing.priority.get(), 5);
+    assert_eq!(farm.client.change(last.id, &changed).await.unwrap().spec.scheduling.priority.get(), 5);
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     assert_eq!(worker.renders(4).await, [high.id, middle.id, low.id, last.id]);
-    assert!(farm.refuses(json!({"standing": {"priority": 101}})).await.contains("0 to 100"));
+    assert!(farm.refuses(json!({"scheduling": {"priority": 101}})).await.contains("0 to 100"));
 }
 
 #[tokio::test]
@@ -77,7 +80,7 @@ async fn a_job_waits_for_others_over_restarts_and_deletions() {
     let first = farm.submit("1").await;
     let second = farm.submit("1").await;
     let both = json!([first.id, second.id]);
-    let third = farm.submit_with("1", json!({"standing": {"after": both, "priority": 100}})).await;
+    let third = farm.submit_with("1", json!({"scheduling": {"after": both, "priority": 100}})).await;
     let open = vec![first.id, second.id];
     assert_eq!(third.waits_for, Some(WaitReason::Dependencies { open, ended: Vec::new() }));
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
@@ -89,14 +92,14 @@ async fn a_job_waits_for_others_over_restarts_and_deletions() {
     let farm = farm.restart().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     assert_eq!(worker.renders(2).await, [second.id, third.id]);
-    let fourth = farm.submit_with("1", json!({"standing": {"after": [third.id]}})).await;
+    let fourth = farm.submit_with("1", json!({"scheduling": {"after": [third.id]}})).await;
     assert_eq!(worker.renders(1).await, [fourth.id], "one that is through keeps nobody waiting");
 
-    assert!(farm.refuses(json!({"standing": {"after": [999]}})).await.contains("no job 999"));
+    assert!(farm.refuses(json!({"scheduling": {"after": [999]}})).await.contains("no job 999"));
     // Nobody takes frames now, and so nothing begins.
     farm.client.tell_worker("alpha", "pause").await.unwrap();
     let fifth = farm.submit("1").await;
-    let sixth = farm.submit_with("1", json!({"standing": {"after": [fifth.id]}})).await;
+    let sixth = farm.submit_with("1", json!({"scheduling": {"after": [fifth.id]}})).await;
     let after = |jobs: &[JobId]| ChangeJob {
         after: Some(jobs.iter().copied().collect::<BTreeSet<_>>()),
         ..ChangeJob::default()
@@ -127,17 +130,17 @@ async fn a_job_starts_at_its_time_and_one_that_is_held_when_it_is_let_go() {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         i64::try_from(since.as_millis()).unwrap()
     };
-    let later = farm.submit_with("1", json!({"standing": {"not_before_ms": now() + 3_600_000}})).await;
+    let later = farm.submit_with("1", json!({"scheduling": {"not_before_ms": now() + 3_600_000}})).await;
     let Some(WaitReason::StartTime { at_ms, in_s }) = later.waits_for else {
         panic!("{:?}", later.waits_for)
     };
-    assert_eq!(Some(at_ms), later.spec.standing.not_before_ms);
+    assert_eq!(Some(at_ms), later.spec.scheduling.not_before_ms);
     assert!((3_500..=3_600).contains(&in_s), "{in_s} s");
     let held = farm.submit_with("1", json!({"held": true})).await;
     assert_eq!(held.state, JobState::Paused);
     let at = now() + 1_500;
-    let soon = farm.submit_with("1", json!({"standing": {"not_before_ms": at}})).await;
-    let past = farm.submit_with("1", json!({"standing": {"not_before_ms": 1}})).await;
+    let soon = farm.submit_with("1", json!({"scheduling": {"not_before_ms": at}})).await;
+    let past = farm.submit_with("1", json!({"scheduling": {"not_before_ms": 1}})).await;
     assert_eq!(worker.renders(2).await, [past.id, soon.id]);
     assert!(now() >= at, "it began before its time");
     farm.client.resume(held.id).await.unwrap();
@@ -154,9 +157,9 @@ async fn users_and_projects_are_weighed_and_capped_and_outlive_the_server() {
     farm.submit_with("1-4", json!({"user": "ben", "project": "film"})).await;
     assert_eq!(ada.owner.0, "ada");
     let capped = SetShare { weight: Some(300), max_slots: Some(Some(1)) };
-    let view = farm.client.set_share(PartyKind::User, "ada", &capped).await.unwrap();
+    let view = farm.client.set_share(AccountKind::User, "ada", &capped).await.unwrap();
     assert_eq!((view.weight, view.max_slots, view.jobs), (300, Some(1), 1));
-    farm.client.set_share(PartyKind::Project, "advert/2", &SetShare::default()).await.unwrap();
+    farm.client.set_share(AccountKind::Project, "advert/2", &SetShare::default()).await.unwrap();
 
     let farm = farm.restart().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 4).await;
@@ -167,11 +170,11 @@ async fn users_and_projects_are_weighed_and_capped_and_outlive_the_server() {
         slots.entry(assignment.job).or_default().insert(assignment.slot.0);
     }
     assert_eq!(slots[&ada.id].len(), 1, "{slots:?}");
-    let users = farm.client.parties(PartyKind::User).await.unwrap();
+    let users = farm.client.accounts(AccountKind::User).await.unwrap();
     let told: Vec<_> =
         users.iter().map(|user| (user.name.as_str(), user.weight, user.slots, user.jobs)).collect();
     assert_eq!(told, [("ada", 300, 1, 1), ("ben", 100, 3, 1)]);
-    let projects = farm.client.parties(PartyKind::Project).await.unwrap();
+    let projects = farm.client.accounts(AccountKind::Project).await.unwrap();
     let told: Vec<_> = projects.iter().map(|one| (one.name.as_str(), one.slots, one.jobs)).collect();
     assert_eq!(told, [("advert/2", 0, 0), ("film", 4, 2)]);
 
@@ -189,10 +192,10 @@ async fn users_and_projects_are_weighed_and_capped_and_outlive_the_server() {
 #[tokio::test]
 async fn a_limit_of_one_is_held_by_one_slot_at_a_time() {
     let farm = Farm::start().await;
-    assert!(farm.refuses(json!({"needs": {"limits": {"nuke": 1}}})).await.contains("no limit “nuke”"));
+    assert!(farm.refuses(json!({"requirements": {"limits": {"nuke": 1}}})).await.contains("no limit “nuke”"));
     farm.client.set_limit("nuke", 1).await.unwrap();
-    assert!(farm.refuses(json!({"needs": {"limits": {"nuke": 2}}})).await.contains("the farm has 1"));
-    let job = farm.submit_with("1-2", json!({"needs": {"limits": {"nuke": 1}}})).await;
+    assert!(farm.refuses(json!({"requirements": {"limits": {"nuke": 2}}})).await.contains("the farm has 1"));
+    let job = farm.submit_with("1-2", json!({"requirements": {"limits": {"nuke": 1}}})).await;
     let farm = farm.restart().await;
     let mut alpha = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let mut beta = FakeWorker::join(&farm, 2, "beta", 1).await;
@@ -221,7 +224,7 @@ async fn a_pool_takes_only_its_workers_and_is_kept() {
     let farm = Farm::start().await;
     let _outside = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let inside = FakeWorker::join(&farm, 2, "beta", 1).await;
-    let job = farm.submit_with("1", json!({"needs": {"pool": "night"}})).await;
+    let job = farm.submit_with("1", json!({"requirements": {"pool": "night"}})).await;
     let night = || UnmetRequirement::Pool { name: "night".to_owned() };
     let all_lack = |job: JobView| match job.waits_for {
         Some(WaitReason::NoWorkerFits { missing, .. }) => missing,
@@ -246,7 +249,7 @@ async fn a_pool_takes_only_its_workers_and_is_kept() {
     assert!(refused.detail.contains("commas"), "{}", refused.detail);
     // It is taken out while it is here.
     farm.client.change_pools("beta", &pools(&[], &["night"])).await.unwrap();
-    assert_eq!(all_lack(farm.submit_with("1", json!({"needs": {"pool": "night"}})).await), [night()]);
+    assert_eq!(all_lack(farm.submit_with("1", json!({"requirements": {"pool": "night"}})).await), [night()]);
 }
 
 #[tokio::test]
@@ -266,7 +269,7 @@ async fn what_a_slot_may_use_goes_with_its_work() {
     let mut worker = FakeWorker::join_as(&farm, hello).await;
 
     // One GPU each, unless told otherwise.
-    let each = farm.submit_with("1-2", json!({"device": "cuda", "needs": {"tags": ["fast"]}})).await;
+    let each = farm.submit_with("1-2", json!({"device": "cuda", "requirements": {"tags": ["fast"]}})).await;
     let claims = [worker.assignment().await, worker.assignment().await];
     assert!(claims.iter().all(|assignment| assignment.job == each.id));
     let mut gpus: Vec<_> = claims.iter().map(|assignment| assignment.claim.gpus.clone()).collect();
@@ -277,24 +280,26 @@ async fn what_a_slot_may_use_goes_with_its_work() {
         worker.deliver(&assignment.tasks[0]).await;
     }
 
-    let all = farm.submit_with("1", json!({"device": "cuda", "needs": {"gpus": "all", "cores": 3}})).await;
+    let all =
+        farm.submit_with("1", json!({"device": "cuda", "requirements": {"gpus": "all", "cores": 3}})).await;
     let claim = worker.assignment().await;
     assert_eq!((claim.job, claim.claim.gpus.clone()), (all.id, vec![0, 1]));
     assert_eq!(claim.claim.cores, 3);
     worker.deliver(&claim.tasks[0]).await;
 
-    let more = farm.submit_with("1", json!({"device": "cuda", "needs": {"gpu_memory": 9_u64 << 30}})).await;
+    let more =
+        farm.submit_with("1", json!({"device": "cuda", "requirements": {"gpu_memory": 9_u64 << 30}})).await;
     assert_eq!(
         more.waits_for.unwrap().to_string(),
         "No worker of the farm has a GPU with 9.0 GiB of memory."
     );
-    let none = json!({"needs": {"gpus": "all"}});
+    let none = json!({"requirements": {"gpus": "all"}});
     assert!(farm.refuses(none).await.contains("renders on the processor"));
-    let both = json!({"needs": {"cores": 2, "whole": true}});
+    let both = json!({"requirements": {"cores": 2, "whole": true}});
     assert!(farm.refuses(both).await.contains("leave one of the two out"));
-    assert!(farm.refuses(json!({"needs": {"cores": 1025}})).await.contains("at most 1024 threads"));
+    assert!(farm.refuses(json!({"requirements": {"cores": 1025}})).await.contains("at most 1024 threads"));
     let many: Vec<String> = (0..65).map(|number| format!("tag {number}")).collect();
-    assert!(farm.refuses(json!({"needs": {"tags": many}})).await.contains("at most 64 tags"));
+    assert!(farm.refuses(json!({"requirements": {"tags": many}})).await.contains("at most 64 tags"));
 }
 
 /// A frame that took half of the machine leaves room for one other, also after a restart.
@@ -304,7 +309,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
     let mut hello = hello(1, "alpha", 3);
     hello.machine.memory = 10 << 30;
     let mut worker = FakeWorker::join_as(&farm, hello.clone()).await;
-    let job = farm.submit_with("1-9", json!({"held": true, "needs": {"memory": 9_u64 << 30}})).await;
+    let job = farm.submit_with("1-9", json!({"held": true, "requirements": {"memory": 9_u64 << 30}})).await;
     farm.client.resume(job.id).await.unwrap();
     let first = worker.assignment().await;
     assert_eq!(first.claim.memory, 9 << 30);
@@ -317,7 +322,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
     worker.deliver_with(&assignment.tasks[0], 4 << 30).await;
     // A number that cannot be is no more than a number.
     let absurd =
-        farm.submit_with("1", json!({"standing": {"priority": 100, "not_before_ms": i64::MAX}})).await;
+        farm.submit_with("1", json!({"scheduling": {"priority": 100, "not_before_ms": i64::MAX}})).await;
     assert_eq!(absurd.state, JobState::Queued);
     farm.client.cancel(absurd.id).await.unwrap();
     worker.leave().await;
@@ -325,7 +330,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
     let mut worker = FakeWorker::join_as(&farm, hello).await;
     let slots = |farm: &Farm| {
         let client = farm.client.clone();
-        async move { client.parties(PartyKind::User).await.unwrap()[0].slots }
+        async move { client.accounts(AccountKind::User).await.unwrap()[0].slots }
     };
     let assignment = worker.assignment().await;
     assert_eq!(assignment.job, job.id);
@@ -336,7 +341,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
 #[tokio::test]
 async fn a_job_is_on_no_more_workers_than_it_may_be() {
     let farm = Farm::start().await;
-    let job = farm.submit_with("1-9", json!({"standing": {"max_workers": 1}})).await;
+    let job = farm.submit_with("1-9", json!({"scheduling": {"max_workers": 1}})).await;
     let mut alpha = FakeWorker::join(&farm, 1, "alpha", 1).await;
     alpha.assignment().await;
     let mut beta = FakeWorker::join(&farm, 2, "beta", 1).await;
@@ -344,6 +349,6 @@ async fn a_job_is_on_no_more_workers_than_it_may_be() {
     assert_eq!(beta.renders(1).await, [other.id]);
     let more = ChangeJob { max_workers: Some(None), ..ChangeJob::default() };
     let changed = farm.client.change(job.id, &more).await.unwrap();
-    assert_eq!(changed.spec.standing.max_workers, None);
+    assert_eq!(changed.spec.scheduling.max_workers, None);
     assert_eq!(beta.assignment().await.job, job.id);
 }

@@ -85,7 +85,7 @@ impl Living {
                 "/api/v1/jobs",
                 json!({
                     "bundle": {"value": {"source": {"bundle": {"id": bundle, "blend": "shot.blend"}}, "frames": "1-3"}},
-                    "upload": {"value": {"source": {"upload": {"id": finished}}, "needs": {"limits": {"nuke": 1}}}}
+                    "upload": {"value": {"source": {"upload": {"id": finished}}, "requirements": {"limits": {"nuke": 1}}}}
                 }),
             ),
             ("/api/v1/bundles", json!({"one": {"value": {"files": [file]}}})),

@@ -112,7 +112,7 @@ async fn a_machine_that_could_bake_and_not_render_is_woken_for_the_bake() {
         .await;
     let id = farm.upload_of(std::fs::read(kiln_testkit::scene("rigid_body")).unwrap()).await;
     let job = json!({"source": {"upload": {"id": id}}, "frames": "1-3", "device": "cuda",
-        "needs": {"gpu_memory": 16_u64 << 30}});
+        "requirements": {"gpu_memory": 16_u64 << 30}});
     let answer = farm.post("/api/v1/jobs", job).await;
     assert_eq!(answer.status(), StatusCode::CREATED);
     assert_eq!(call(&card).await[11], 5);

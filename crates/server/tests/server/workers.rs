@@ -48,10 +48,10 @@ async fn wishes_reach_the_worker_and_outlive_the_server() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     farm.client.tell_worker("alpha", "pause").await.unwrap();
-    assert!(matches!(worker.next().await, Down::DesiredState { desired: DesiredState::Pause }));
+    assert!(matches!(worker.next().await, Down::DesiredState { desired: DesiredState::Paused }));
     let farm = farm.restart().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
-    assert_eq!(worker.welcome.desired, DesiredState::Pause);
+    assert_eq!(worker.welcome.desired, DesiredState::Paused);
     let job = farm.submit("1").await;
     let waiting = farm.client.job(job.id).await.unwrap();
     let paused = WaitReason::NotWorking { paused: 1, draining: 0, unavailable: 0, quarantined: 0, silent: 0 };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use kiln_store::{ShareRow, StoreError, Write};
-use kiln_types::{DesiredState, EventNumber, JobId, JobState, PartyKind, Priority};
+use kiln_types::{AccountKind, DesiredState, EventNumber, JobId, JobState, Priority};
 use serde_json::json;
 
 use crate::{committed, event, fresh, insert, open, opened, spec, started, task, worker};
@@ -18,7 +18,7 @@ async fn workers_are_remembered() {
     let batch = vec![
         upsert(1, "oak", 10),
         upsert(2, "ash", 11),
-        Write::SetDesiredState { worker: worker(1), desired: DesiredState::Pause },
+        Write::SetDesiredState { worker: worker(1), desired: DesiredState::Paused },
         upsert(1, "elm", 20),
         Write::TouchWorker { worker: worker(1), at_ms: 30 },
         Write::TouchWorker { worker: worker(1), at_ms: 25 },
@@ -26,7 +26,7 @@ async fn workers_are_remembered() {
     store.commit(batch).await.unwrap();
     let all = store.workers().await.unwrap();
     assert_eq!(all.iter().map(|w| w.name.as_str()).collect::<Vec<_>>(), ["ash", "elm"]);
-    assert_eq!((all[1].id, all[1].desired), (worker(1), DesiredState::Pause));
+    assert_eq!((all[1].id, all[1].desired), (worker(1), DesiredState::Paused));
     assert_eq!((all[1].first_seen_ms, all[1].last_seen_ms), (10, 30));
     assert_eq!(all[1].info, json!({ "cores": 20 }));
 
@@ -45,9 +45,9 @@ async fn shares_limits_and_pools_outlive_the_server() {
     let share = |kind, name: &str, weight, max_slots| ShareRow { kind, name: name.into(), weight, max_slots };
     let limit = |name: &str, total| Write::SetLimit { name: name.into(), total };
     let batch = vec![
-        Write::SetShare(share(PartyKind::User, "ada", 100, Some(0))),
-        Write::SetShare(share(PartyKind::User, "ada", 300, None)),
-        Write::SetShare(share(PartyKind::Project, "ada", 1, Some(7))),
+        Write::SetShare(share(AccountKind::User, "ada", 100, Some(0))),
+        Write::SetShare(share(AccountKind::User, "ada", 300, None)),
+        Write::SetShare(share(AccountKind::Project, "ada", 1, Some(7))),
         limit("houdini", Some(3)),
         limit("nuke", Some(u32::MAX)),
         limit("houdini", None),
@@ -62,7 +62,7 @@ async fn shares_limits_and_pools_outlive_the_server() {
     store.commit(batch).await.unwrap();
     drop(store);
     let store = open(folder.path()).await;
-    let shares = [share(PartyKind::Project, "ada", 1, Some(7)), share(PartyKind::User, "ada", 300, None)];
+    let shares = [share(AccountKind::Project, "ada", 1, Some(7)), share(AccountKind::User, "ada", 300, None)];
     assert_eq!(store.shares().await.unwrap(), shares);
     assert_eq!(store.limits().await.unwrap(), [("nuke".to_owned(), u32::MAX)].into());
     let workers = store.workers().await.unwrap();
@@ -77,8 +77,8 @@ async fn shares_limits_and_pools_outlive_the_server() {
 async fn a_job_that_stands_otherwise_is_read_back_so() {
     let store = fresh().await;
     let mut new = spec("shot", "1-3");
-    new.standing.priority = Priority::MAX;
-    new.standing.after = [JobId(1)].into();
+    new.scheduling.priority = Priority::MAX;
+    new.scheduling.after = [JobId(1)].into();
     let change = Write::SetJobSpec { job: JobId(2), spec: Box::new(new.clone()) };
     let cancelled = Write::SetJobState { job: JobId(1), state: JobState::Cancelled, at_ms: 9, reason: None };
     store.commit(vec![insert(1, "1"), insert(2, "1-3"), change, cancelled]).await.unwrap();

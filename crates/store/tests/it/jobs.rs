@@ -99,7 +99,7 @@ async fn deleting_takes_everything_and_its_number_never_comes_back() {
     assert_eq!(store.last_job().await.unwrap(), JobId(2));
     // What is still said of it is passed over.
     let late = Write::AddNotice { job: JobId(2), text: "late".into(), attempt: None, at_ms: 1 };
-    store.commit(vec![started(1), closed_as(1, AttemptState::HandedBack), late]).await.unwrap();
+    store.commit(vec![started(1), closed_as(1, AttemptState::Returned), late]).await.unwrap();
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn the_scheduler_finds_everything_again_after_a_restart() {
         closed_as(32, AttemptState::Failed),
         Write::OutgrewMemory { attempt: attempt(32), bytes: 32 << 30 },
         opened(33, task(1, 20), 0, 3),
-        closed_as(33, AttemptState::Lapsed),
+        closed_as(33, AttemptState::Expired),
         // 21 failed for good, 22 too but was retried.
         opened(34, task(1, 21), 0, 1),
         closed_as(34, AttemptState::Failed),
@@ -183,10 +183,10 @@ async fn the_scheduler_finds_everything_again_after_a_restart() {
         started(36),
         opened(37, task(1, 25), 0, 1),
         opened(38, task(1, 26), 0, 1),
-        closed_as(38, AttemptState::Lapsed),
+        closed_as(38, AttemptState::Expired),
         Write::ResumeAttempt { attempt: attempt(38), state: AttemptState::Running },
         opened(39, task(1, 27), 0, 1),
-        closed_as(39, AttemptState::HandedBack),
+        closed_as(39, AttemptState::Returned),
         // 28 was retried while an attempt ran: that it failed later does not count.
         opened(40, task(1, 28), 0, 1),
         reopen(28, 28, 0),
@@ -215,10 +215,10 @@ async fn the_scheduler_finds_everything_again_after_a_restart() {
         generation: Generation(generation),
         state,
     };
-    let faults = |index, failed: &[u64], lapsed: &[u64]| TaskFaults {
+    let faults = |index, failed: &[u64], expired: &[u64]| TaskFaults {
         index: TaskIndex(index),
         failed_on: failed.iter().map(|w| worker(*w)).collect(),
-        lapsed_on: lapsed.iter().map(|w| worker(*w)).collect(),
+        expired_on: expired.iter().map(|w| worker(*w)).collect(),
         outgrew: (index == 20).then_some(64 << 30),
     };
     let expected = StoredStep {
@@ -235,8 +235,8 @@ async fn the_scheduler_finds_everything_again_after_a_restart() {
     };
     assert_eq!(job.steps, [expected]);
     let open: Vec<_> = job.open.iter().map(|a| (a.id.counter, a.task.index.0, a.state)).collect();
-    use AttemptState::{Assigned, Lapsed, Running};
-    assert_eq!(open, [(33, 20, Lapsed), (36, 24, Running), (37, 25, Assigned), (38, 26, Running)]);
+    use AttemptState::{Assigned, Expired, Running};
+    assert_eq!(open, [(33, 20, Expired), (36, 24, Running), (37, 25, Assigned), (38, 26, Running)]);
     assert_eq!(job.row.steps[0].done, 19);
     assert_eq!(job.row.steps[0].failed, 1);
     assert_eq!(store.stored_job(JobId(1)).await.unwrap().as_ref(), Some(job));
@@ -257,14 +257,14 @@ async fn the_report_counts_what_each_worker_did() {
         opened(3, task(1, 2), 0, 2),
         closed_as(3, AttemptState::Failed),
         opened(4, task(1, 2), 0, 2),
-        closed_as(4, AttemptState::Lapsed),
+        closed_as(4, AttemptState::Expired),
     ];
     store.commit(batch).await.unwrap();
     let report = store.job_report(JobId(1), STEP).await.unwrap();
     assert_eq!((report[0].name.as_deref(), report[0].frames, report[0].seconds), (Some("ash"), 2, 3.0));
     assert_eq!((report[0].first_start_ms, report[0].last_end_ms), (Some(3001), Some(4002)));
     assert_eq!((report[1].worker, report[1].name.as_deref()), (worker(2), None));
-    assert_eq!((report[1].frames, report[1].errors, report[1].lapses), (0, 1, 1));
+    assert_eq!((report[1].frames, report[1].errors, report[1].expired), (0, 1, 1));
 }
 
 #[tokio::test]

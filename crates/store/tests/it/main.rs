@@ -14,9 +14,9 @@ use std::path::Path;
 use kiln_store::{Durability, NewBundle, NewEvent, NewStep, Store, TaskProduct, Write};
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat,
-    Generation, JobId, JobSpec, JobStanding, JobSteps, Needs, Order, OutputFile, OutputRole, OutputSet,
-    Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec, SlotIndex, StepIndex,
-    StepSpec, TaskId, TaskIndex, WorkerId,
+    Generation, JobId, JobRequirements, JobScheduling, JobSpec, JobSteps, Order, OutputFile, OutputRole,
+    OutputSet, Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec, SlotIndex,
+    StepIndex, StepSpec, TaskId, TaskIndex, WorkerId,
 };
 use serde_json::json;
 
@@ -71,8 +71,8 @@ fn spec(name: &str, frames: &str) -> JobSpec {
         any_gpu: false,
         refuse_black: false,
         denoiser: None,
-        standing: JobStanding::default(),
-        needs: Needs::default(),
+        scheduling: JobScheduling::default(),
+        requirements: JobRequirements::default(),
         written_by: "3.4.1".parse().unwrap(),
         bake: Vec::new(),
         shared: Vec::new(),

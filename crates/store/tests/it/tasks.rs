@@ -52,7 +52,7 @@ async fn tasks_are_listed_also_those_that_never_ran() {
         [Done, Failed, Running, Assigned, Waiting, Waiting, Waiting, Waiting, Cancelled, Cancelled];
     assert_eq!(states, expected);
     assert_eq!((all[1].failures, all[1].reason.clone()), (1, Some(failure("used up"))));
-    assert_eq!((all[4].failures, all[4].lapses), (1, 0));
+    assert_eq!((all[4].failures, all[4].expired), (1, 0));
     let of = |index: usize| all[index].attempt.as_ref().map(|a| (a.id.counter, a.worker, a.state));
     assert_eq!(of(0), Some((1, worker(1), AttemptState::Committed)));
     assert_eq!(of(4), Some((5, worker(2), AttemptState::Failed)));

@@ -455,15 +455,15 @@ impl WorkerActor {
 
     fn set_desired(&mut self, desired: DesiredState) {
         // The farm repeats the order of a worker that leaves by itself.
-        let own =
-            desired == DesiredState::Drain && self.leaving.is_some_and(|leaving| leaving.desired.is_none());
-        if desired != DesiredState::Work && !own {
+        let own = desired == DesiredState::Draining
+            && self.leaving.is_some_and(|leaving| leaving.desired.is_none());
+        if desired != DesiredState::Active && !own {
             self.emit(WorkerEvent::DesiredState { desired });
         }
         match desired {
             // A paused worker gets nothing new; what it has it finishes.
-            DesiredState::Work | DesiredState::Pause => {}
-            DesiredState::Drain | DesiredState::Stop => self.leave(Some(desired)),
+            DesiredState::Active | DesiredState::Paused => {}
+            DesiredState::Draining | DesiredState::Stopped => self.leave(Some(desired)),
         }
     }
 
@@ -482,7 +482,7 @@ impl WorkerActor {
             self.send(Up::Draining);
         }
         // A stop after a drain takes the running frames too.
-        let running = desired != Some(DesiredState::Drain);
+        let running = desired != Some(DesiredState::Draining);
         self.return_streams();
         self.command_all(|| SlotCommand::Close { running });
         self.context.processes.drop_spare();

@@ -120,7 +120,7 @@ impl Farm {
             protocol: 1,
             epoch: Epoch(self.epoch),
             heartbeat_ms: HEARTBEAT_MS,
-            desired: DesiredState::Work,
+            desired: DesiredState::Active,
         };
         line.send(Down::Welcome(welcome)).await;
         line

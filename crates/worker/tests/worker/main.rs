@@ -248,13 +248,13 @@ async fn a_drain_returns_tasks_at_once_and_a_drain_by_the_farm_finishes_the_runn
     let [first, second] = [0, 1].map(|at| assignment.tasks[at].attempt);
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, first);
-    line.send(Down::DesiredState { desired: DesiredState::Drain }).await;
+    line.send(Down::DesiredState { desired: DesiredState::Draining }).await;
     assert_eq!(line.finished().await, (second, AttemptReport::Returned));
     let (attempt, finish) = line.finished().await;
     assert_eq!(attempt, first);
     assert!(matches!(finish, AttemptReport::Done { .. }), "{finish:?}");
     let exit = timeout(LIMIT, worker.wait()).await.unwrap();
-    assert!(matches!(*exit, WorkerExit::Dismissed(DesiredState::Drain)), "{exit:?}");
+    assert!(matches!(*exit, WorkerExit::Dismissed(DesiredState::Draining)), "{exit:?}");
     assert_no_blender_in(farm.data());
 }
 

@@ -93,7 +93,7 @@ fn state(job: &JobView) -> String {
 }
 
 fn priority(job: &JobView) -> String {
-    if job.state.is_end() { String::new() } else { job.spec.standing.priority.to_string() }
+    if job.state.is_end() { String::new() } else { job.spec.scheduling.priority.to_string() }
 }
 
 /// Nothing where nobody named anything.

@@ -4,8 +4,8 @@ use kiln_api::Hello;
 use kiln_core::{JobPlan, SchedulingOptions};
 use kiln_store::NewBundle;
 use kiln_types::{
-    AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, HeldAttempt, JobId, JobSpec,
-    JobStanding, JobSteps, Needs, OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath,
+    AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, HeldAttempt, JobId, JobRequirements,
+    JobScheduling, JobSpec, JobSteps, OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath,
     RenderSettings, SessionSpec, WorkerId,
 };
 
@@ -57,8 +57,8 @@ pub(in crate::scheduler) fn spec(count: i32, order: &str, bakes: bool) -> JobSpe
         any_gpu: false,
         refuse_black: false,
         denoiser: None,
-        standing: JobStanding::default(),
-        needs: Needs::default(),
+        scheduling: JobScheduling::default(),
+        requirements: JobRequirements::default(),
         written_by: "3.4.1".parse().unwrap(),
         bake: if bakes { vec!["cloth of Flag".to_owned()] } else { Vec::new() },
         shared: Vec::new(),

@@ -84,7 +84,7 @@ impl ToSchema for Priority {}
 /// The scheduling options of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
-pub struct JobStanding {
+pub struct JobScheduling {
     pub priority: Priority,
     /// Jobs that must be completed before it starts.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
@@ -102,7 +102,7 @@ pub struct JobStanding {
 /// The requirements of each frame of a job of its worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
-pub struct Needs {
+pub struct JobRequirements {
     /// Cores, and so threads, of each Blender; an equal part of the worker's where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1024)]
@@ -224,7 +224,7 @@ impl ToSchema for GpuUse {}
 
 text_enum!(
     /// Those who share the farm: users, and the projects that they work on.
-    PartyKind {
+    AccountKind {
         User = "user",
         Project = "project",
     }
@@ -259,8 +259,8 @@ mod tests {
 
     #[test]
     fn what_was_stored_before_there_was_an_order_between_jobs_still_reads() {
-        assert_eq!(serde_json::from_str::<JobStanding>("{}").unwrap(), JobStanding::default());
-        assert_eq!(serde_json::from_str::<Needs>("{}").unwrap(), Needs::default());
-        assert_eq!(serde_json::to_string(&JobStanding::default()).unwrap(), r#"{"priority":50}"#);
+        assert_eq!(serde_json::from_str::<JobScheduling>("{}").unwrap(), JobScheduling::default());
+        assert_eq!(serde_json::from_str::<JobRequirements>("{}").unwrap(), JobRequirements::default());
+        assert_eq!(serde_json::to_string(&JobScheduling::default()).unwrap(), r#"{"priority":50}"#);
     }
 }
