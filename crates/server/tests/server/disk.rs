@@ -12,11 +12,12 @@ use std::{
 
 use kiln_api::{ProblemCode, Up};
 use kiln_testkit::SmallDisk;
-use kiln_types::{BlobHash, JobState, ReportOutcome};
+use kiln_types::{BlobHash, JobId, JobState, ReportOutcome, StepIndex};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle};
 
+use crate::steps::{add, deliver, deliver_all, merge, parts};
 use crate::support::{FakeWorker, Farm, files_below, problem, soon};
 
 #[tokio::test]
@@ -284,6 +285,82 @@ async fn many_bodies_without_a_length_leave_the_records_their_room_and_the_farm_
         let longer = farm.post(&format!("/api/v1/jobs/{}/extend", job.id), json!({"frames": frames})).await;
         assert!(longer.status().is_success());
     }
+    farm.stop().await;
+    drop(disk);
+}
+
+/// Puts the bytes as often as the disk is full.
+async fn put_at_last(farm: &Farm, bytes: &[u8]) {
+    let stored = async {
+        loop {
+            match put(farm, bytes.to_vec()).await {
+                Some(answer) if answer.status().is_success() => return,
+                refused => is_full(refused).await,
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("room for them", stored).await;
+}
+
+#[tokio::test]
+async fn used_intermediates_go_first_when_the_disk_is_full_and_needed_ones_stay() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(data.path(), 64) else { return };
+    let mut farm = Farm::start_in(data, |options| options.chunks = false).await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let job = farm.submit("1-2").await;
+        worker.render(2).await;
+        farm.reaches(&job, JobState::Completed).await;
+        add(&farm, job.id, parts()).await;
+        deliver_all(&farm, &mut worker, 4, 4 * MIB).await;
+        jobs.push(farm.reaches(&job, JobState::Completed).await);
+    }
+    let [unmerged, merged] = &jobs[..] else { panic!("two jobs") };
+    add(&farm, merged.id, merge()).await;
+    let mut tasks = worker.assignment().await.tasks;
+    let first = tasks.remove(0);
+    assert_eq!(first.frame, Some(1));
+    assert_eq!(deliver(&farm, &mut worker, &first, 0).await, ReportOutcome::Committed);
+    if tasks.is_empty() {
+        tasks = worker.assignment().await.tasks;
+    }
+    let second = tasks.remove(0);
+
+    // How many files of the step are there for the frame; each can be read.
+    let there = async |job: JobId, step, frame| {
+        let page = farm.client.step_files(job, StepIndex(step), Some(frame), 0).await.unwrap();
+        for file in &page.files {
+            let bytes = farm.get(&format!("/api/v1/blobs/{}", file.hash)).await.bytes().await.unwrap();
+            assert_eq!(BlobHash::of(&bytes), file.hash, "{}", file.path);
+        }
+        page.files.len()
+    };
+    let parts_of = async |job: JobId| [there(job, 1, 1).await, there(job, 1, 2).await];
+    assert_eq!((parts_of(merged.id).await, parts_of(unmerged.id).await), ([2, 2], [2, 2]));
+
+    // An eighth of the disk is the records'; two parts and what is left beside them hold these bytes.
+    disk.fill_but(12 << 20);
+    is_full(put(&farm, bytes(1, 6)).await).await;
+    put_at_last(&farm, &bytes(1, 6)).await;
+    assert_eq!((parts_of(merged.id).await, parts_of(unmerged.id).await), ([0, 2], [2, 2]));
+    assert_eq!(there(merged.id, 2, 1).await, 1, "what was made of them stays");
+    assert_eq!((there(merged.id, 0, 1).await, there(unmerged.id, 0, 1).await), (1, 1));
+
+    // The next ones go when they are used.
+    assert_eq!(deliver(&farm, &mut worker, &second, 0).await, ReportOutcome::Committed);
+    farm.reaches(merged, JobState::Completed).await;
+    assert_eq!(parts_of(merged.id).await, [0, 2], "not before they are in the way");
+    is_full(put(&farm, bytes(2, 7)).await).await;
+    put_at_last(&farm, &bytes(2, 7)).await;
+    assert_eq!((parts_of(merged.id).await, parts_of(unmerged.id).await), ([0, 0], [2, 2]));
+
+    let path = format!("/api/v1/jobs/{}/rerender", merged.id);
+    let answer: Value = farm.post(&path, json!({"frames": "1"})).await.json().await.unwrap();
+    assert_eq!(answer["again"], 2, "{answer}");
+    worker.leave().await;
     farm.stop().await;
     drop(disk);
 }

@@ -10,19 +10,26 @@ use serde_json::{Value, json};
 
 use crate::support::{FakeWorker, Farm, hello, problem};
 
-fn parts() -> Value {
+pub fn parts() -> Value {
     json!({"kind": "test", "space": {"parts": 2}, "order": "sequential", "opens": "none", "product": "intermediate"})
 }
 
-/// Merges the parts of a frame, from the first on, beside the frame itself.
-fn merge() -> Value {
+/// Merges the parts of a frame, beside the frame itself, when all are there.
+pub fn merge() -> Value {
     json!({
         "kind": "test", "space": "frames", "order": "sequential", "opens": "none", "product": "preview",
-        "after": [{"step": 0, "scope": "frame"}, {"step": 1, "scope": "frame", "start": "first-done"}],
+        "after": [{"step": 0, "scope": "frame"}, {"step": 1, "scope": "frame"}],
     })
 }
 
-async fn add(farm: &Farm, job: JobId, step: Value) -> kiln_api::ReopenedJob {
+/// The same from the first part on.
+fn streaming_merge() -> Value {
+    let mut merge = merge();
+    merge["after"][1]["start"] = "first-done".into();
+    merge
+}
+
+pub async fn add(farm: &Farm, job: JobId, step: Value) -> kiln_api::ReopenedJob {
     farm.client.add_step(job, &serde_json::from_value(step).unwrap()).await.unwrap()
 }
 
@@ -32,8 +39,15 @@ fn big(id: u64) -> kiln_api::Hello {
     hello
 }
 
-async fn deliver(farm: &Farm, worker: &mut FakeWorker, task: &AssignedTask) -> ReportOutcome {
-    let text = format!("{} {}", task.task, task.generation);
+/// Stores a file of at least this length that no other task makes, and reports it.
+pub async fn deliver(
+    farm: &Farm,
+    worker: &mut FakeWorker,
+    task: &AssignedTask,
+    length: usize,
+) -> ReportOutcome {
+    let line = format!("{} {}\n", task.task, task.generation);
+    let text = line.repeat(length / line.len() + 1);
     let hash = BlobHash::of(text.as_bytes());
     let path = RelPath::new(&format!("test/{}", task.task.index)).unwrap();
     farm.client.put_blob_bytes(hash, text.clone().into()).await.unwrap();
@@ -42,11 +56,11 @@ async fn deliver(farm: &Farm, worker: &mut FakeWorker, task: &AssignedTask) -> R
 }
 
 /// Delivers tasks as they are dispatched until `count` are done.
-async fn deliver_all(farm: &Farm, worker: &mut FakeWorker, mut count: u32) {
+pub async fn deliver_all(farm: &Farm, worker: &mut FakeWorker, mut count: u32, length: usize) {
     while count > 0 {
         for task in worker.assignment().await.tasks {
             worker.say(Up::Started { attempt: task.attempt }).await;
-            assert_eq!(deliver(farm, worker, &task).await, ReportOutcome::Committed);
+            assert_eq!(deliver(farm, worker, &task, length).await, ReportOutcome::Committed);
             count -= 1;
         }
     }
@@ -72,9 +86,9 @@ async fn an_added_step_streams_on_no_slot_and_outlives_a_restart() {
     assert_eq!((added.job.steps[1].kind, added.job.steps[1].tasks.total), (StepKind::Test, 2));
     assert_eq!(added.job.tasks.done, 1, "its frames are what they were");
     let first = worker.assignment().await.tasks.remove(0);
-    add(&farm, job.id, merge()).await;
+    add(&farm, job.id, streaming_merge()).await;
     worker.say(Up::Started { attempt: first.attempt }).await;
-    assert_eq!(deliver(&farm, &mut worker, &first).await, ReportOutcome::Committed);
+    assert_eq!(deliver(&farm, &mut worker, &first, 0).await, ReportOutcome::Committed);
     let StreamAssignment { work, task, .. } = stream(&mut worker).await;
     assert_eq!((task.task.step, task.frame, work.session), (StepIndex(2), Some(1), None));
     let files = farm.client.step_files(job.id, StepIndex(1), Some(1), 0).await.unwrap();
@@ -95,7 +109,7 @@ async fn an_added_step_streams_on_no_slot_and_outlives_a_restart() {
     // Done too early is not done.
     let tasks = farm.client.job(job.id).await.unwrap().steps[2].tasks;
     assert_eq!((tasks.done, tasks.running), (0, 0));
-    deliver_all(&farm, &mut worker, 1).await;
+    deliver_all(&farm, &mut worker, 1, 0).await;
     let slot = loop {
         match worker.next().await {
             Down::Place { attempt, slot, .. } if attempt == task.attempt => break slot,
@@ -105,7 +119,7 @@ async fn an_added_step_streams_on_no_slot_and_outlives_a_restart() {
     };
     assert_eq!(attempt(&farm).await.slot, Some(slot));
     worker.say(Up::Started { attempt: task.attempt }).await;
-    assert_eq!(deliver(&farm, &mut worker, &task).await, ReportOutcome::Committed);
+    assert_eq!(deliver(&farm, &mut worker, &task, 0).await, ReportOutcome::Committed);
     let done = farm.reaches(&job, JobState::Completed).await;
     assert!(done.steps.iter().all(|step| step.tasks.done == step.tasks.total), "{:?}", done.steps);
     let names = farm.client.outputs(job.id, 0).await.unwrap();
@@ -120,10 +134,10 @@ async fn parts_that_are_gone_are_made_again_when_they_are_needed() {
     worker.render(2).await;
     farm.reaches(&job, JobState::Completed).await;
     add(&farm, job.id, parts()).await;
-    deliver_all(&farm, &mut worker, 4).await;
+    deliver_all(&farm, &mut worker, 4, 0).await;
     farm.reaches(&job, JobState::Completed).await;
     add(&farm, job.id, merge()).await;
-    deliver_all(&farm, &mut worker, 2).await;
+    deliver_all(&farm, &mut worker, 2, 0).await;
     farm.reaches(&job, JobState::Completed).await;
     let days = |days: u64| SystemTime::now() + Duration::from_secs(days * 24 * 60 * 60);
     assert_eq!(farm.collect_as_of(days(0)).await.intermediates, 0);
