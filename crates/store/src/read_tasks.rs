@@ -215,9 +215,8 @@ fn files_page(filter: &FileFilter, limit: u32) -> QueryBuilder<Sqlite> {
     query.push(" AND step = ").push_bind(i64::from(step.0));
     query.push(" AND ").push(seq).push(" > ").push_bind(after_seq);
     if let Some((first, last)) = tasks {
-        let indexes: Vec<String> = (first.0..=last.0).map(|index| index.to_string()).collect();
-        query.push(" AND idx IN (SELECT value FROM json_each(");
-        query.push_bind(format!("[{}]", indexes.join(","))).push("))");
+        query.push(" AND idx >= ").push_bind(i64::from(first.0));
+        query.push(" AND idx <= ").push_bind(i64::from(last.0));
     }
     if outputs {
         query.push(" AND ").push(seq).push(" > (SELECT outputs_gone_seq FROM jobs WHERE id = f.job)");
@@ -396,8 +395,8 @@ mod tests {
         for (outputs, tasks, index) in [
             (false, None, "products_by_step (job=? AND step=? AND seq>?)"),
             (true, None, "outputs_by_job (job=? AND seq>?)"),
-            (false, some, "(job=? AND step=? AND idx=?)"),
-            (true, some, "(job=? AND step=? AND idx=?)"),
+            (false, some, "(job=? AND step=? AND idx>? AND idx<?)"),
+            (true, some, "(job=? AND step=? AND idx>? AND idx<?)"),
         ] {
             let filter = FileFilter { job: JobId(1), step: StepIndex(0), outputs, tasks, after_seq: 7 };
             let plan = plan(&store, files_page(&filter, 500).build().sql().as_str()).await;
