@@ -69,7 +69,8 @@ impl Core {
         let mut requirement = step.plan.requires.clone();
         let has_larger = |bytes: u64| self.connected_offers().any(|offer| offer.memory > bytes);
         step.memory.widen(&mut requirement.room, has_larger);
-        // Slots at work take it already, whatever they were given for.
+        // Slots at work take it already, whatever they were given for. Streams run nothing yet and keep their claim: one that
+        // then lacks room for its slot reserves its worker (`space`), or is displaced for other streams.
         let on: Vec<_> = self.state.job(of.job).on.keys().copied().collect();
         for id in on {
             self.state.changed_workers.insert(id);

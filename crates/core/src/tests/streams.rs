@@ -148,6 +148,40 @@ fn a_merge_is_placed_elsewhere_where_its_worker_is_busy_and_another_is_not() {
 }
 
 #[test]
+fn a_merge_that_turns_out_to_take_more_gets_its_slot_before_other_work() {
+    let mut farm = Farm::new();
+    farm.submit(merged(2, 1));
+    join(&mut farm, 1, 2, 16);
+    farm.schedule();
+    part(&mut farm, 1, 0);
+    assert_eq!(held(&farm), Some((1, HeldPhase::Streaming)));
+    let attempt = farm.attempt(1, merge());
+    let mut other = job(2, 20).steps().to_vec();
+    other[0].requires.room.memory = 6;
+    farm.submit(JobPlan::new(JobId(2), other).unwrap());
+    farm.schedule();
+    // The merge of another frame took 12. Beside a task of the other job there is no room for a tenth more.
+    farm.act(|core, _, _| core.learn_memory(merge(), w(1), 12));
+    part(&mut farm, 1, 1);
+    let mut others = 0;
+    while held(&farm) == Some((1, HeldPhase::Streaming)) {
+        let at_work = farm.held.values().find(|held| held.assigned.task.job == JobId(2)).unwrap();
+        let next = at_work.assigned.task;
+        farm.start(1, next);
+        farm.deliver(1, next);
+        farm.schedule();
+        others += 1;
+    }
+    assert!(matches!(held(&farm), Some((1, HeldPhase::Queued { .. }))), "{:?}", farm.revoked);
+    assert_eq!(farm.attempt(1, merge()), attempt);
+    assert!((1..=3).contains(&others), "{others} tasks of the other job went before it");
+    let on_slots = farm.held.values().filter(|held| held.assigned.task.job == JobId(2)).count();
+    assert_eq!(on_slots, 0, "nothing is beside it");
+    farm.drain();
+    assert_eq!((farm.state(1), farm.state(2)), (JobState::Completed, JobState::Completed));
+}
+
+#[test]
 fn streams_survive_a_restart_and_a_connection_and_end_with_their_worker() {
     for lost in [false, true] {
         let mut farm = Farm::new();
