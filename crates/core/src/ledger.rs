@@ -212,7 +212,7 @@ impl Ledger {
             plan = plan.pinned(label);
         }
         if let Some(first) = &job.hold {
-            plan = plan.held_after(first.clone());
+            plan = plan.held_after(first.clone()).ok()?;
         }
         Some((plan, restored))
     }

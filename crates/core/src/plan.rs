@@ -277,6 +277,8 @@ pub enum PlanError {
     PartOfFrame(StepIndex),
     #[error("step {step} waits for the frames of step {after}, and has others")]
     OtherFrames { step: StepIndex, after: StepIndex },
+    #[error("the job is held after frames that it does not have")]
+    NoSuchFrames,
 }
 
 impl JobPlan {
@@ -308,9 +310,16 @@ impl JobPlan {
     }
 
     /// The same job, paused when these frames, by their positions, are rendered.
-    pub fn held_after(mut self, first: IndexSet) -> Self {
+    ///
+    /// # Errors
+    /// If no step of the job has one of these frames.
+    pub fn held_after(mut self, first: IndexSet) -> Result<Self, PlanError> {
+        let frames = self.steps.iter().filter_map(StepPlan::frames).max().unwrap_or(0);
+        if !IndexSet::first(frames).contains_all(&first) {
+            return Err(PlanError::NoSuchFrames);
+        }
         self.hold = Some(first);
-        self
+        Ok(self)
     }
 
     pub fn hold(&self) -> Option<&IndexSet> {

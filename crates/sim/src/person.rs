@@ -76,7 +76,7 @@ impl World {
         let Some(each) = first.per_frame.filter(|_| plan.id().0.is_multiple_of(8)) else { return plan };
         let (order, frames) = (first.order, first.count / each);
         let count = self.rng.random_range(1..=frames);
-        plan.held_after(first_in_order(order, frames, count))
+        plan.held_after(first_in_order(order, frames, count)).expect("the job has these frames")
     }
 
     /// The steps are about the same frames, each with one to three tasks for each, and some of what they wait for is the

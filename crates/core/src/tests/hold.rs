@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use kiln_types::{FailureCause, JobId, JobState, Order, StepIndex, TaskId, TaskIndex};
 use proptest::prelude::*;
 
-use super::{Farm, frames::frames, frames::same_frame, order::orders};
-use crate::{DependencyEnd, IndexSet, JobPlan, Record, StepPlan, WaitCause, first_in_order};
+use super::{Farm, frames::frames, frames::same_frame, job, order::orders};
+use crate::{DependencyEnd, IndexSet, JobPlan, PlanError, Record, StepPlan, WaitCause, first_in_order};
 
 const ID: JobId = JobId(1);
 
@@ -14,7 +14,7 @@ const ID: JobId = JobId(1);
 fn held(count: u32, order: Order, first: u32) -> JobPlan {
     let steps =
         frames(1, count, &[(1, &[])]).steps().iter().map(|step| StepPlan { order, ..step.clone() }).collect();
-    JobPlan::new(ID, steps).unwrap().held_after(first_in_order(order, count, first))
+    JobPlan::new(ID, steps).unwrap().held_after(first_in_order(order, count, first)).unwrap()
 }
 
 /// The frames that were dispatched.
@@ -118,7 +118,7 @@ fn frames_that_are_added_are_held_and_a_cancelled_job_ends() {
 fn later_steps_of_the_first_frames_go_on() {
     let mut farm = Farm::new();
     let plan = frames(1, 5, &[(2, &[]), (1, &[same_frame(0, DependencyEnd::Done)])]);
-    farm.submit(plan.held_after(first_in_order(Order::Sequential, 5, 2)));
+    farm.submit(plan.held_after(first_in_order(Order::Sequential, 5, 2)).unwrap());
     farm.join(1, 3);
     farm.drain();
     assert_eq!(
@@ -129,6 +129,14 @@ fn later_steps_of_the_first_frames_go_on() {
     resume(&mut farm);
     farm.drain();
     assert_eq!((farm.state(1), farm.counts(1).done), (JobState::Completed, 15));
+}
+
+#[test]
+fn a_job_is_not_held_after_frames_that_it_does_not_have() {
+    let of_frames = |frame_count| frames(1, frame_count, &[(2, &[])]).held_after(IndexSet::first(4));
+    assert_eq!(of_frames(3), Err(PlanError::NoSuchFrames), "its six tasks are of three frames");
+    assert_eq!(of_frames(4).map(|plan| plan.hold().cloned()), Ok(Some(IndexSet::first(4))));
+    assert_eq!(job(1, 9).held_after(IndexSet::first(1)), Err(PlanError::NoSuchFrames), "tasks are no frames");
 }
 
 proptest! {

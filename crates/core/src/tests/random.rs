@@ -174,9 +174,10 @@ fn apply(farm: &mut Farm, event: Event) {
                 };
                 let ordered = plan.steps().iter().map(|step| StepPlan { order, ..step.clone() });
                 let plan = JobPlan::new(JobId(id), ordered.collect()).unwrap();
-                // It has no fewer frames.
                 let first = first_in_order(order, count.min(4), hold.min(count.min(4)));
-                farm.submit(if hold > 0 { plan.held_after(first) } else { plan });
+                // One without frames cannot be held.
+                let held = (hold > 0).then(|| plan.clone().held_after(first).ok()).flatten();
+                farm.submit(held.unwrap_or(plan));
             }
         }
         Event::Join { worker, slots } => farm.join_with(worker, slots, labels(worker)),

@@ -26,7 +26,7 @@ pub(crate) fn plan_of(
     let mut plan = JobPlan::new(job, steps.collect())?.scheduled(scheduling);
     if let Some(hold) = &spec.hold {
         let positions = hold.iter().filter_map(|frame| spec.frames.index_of(frame));
-        plan = plan.held_after(positions.map(TaskIndex).collect());
+        plan = plan.held_after(positions.map(TaskIndex).collect())?;
     }
     let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
     Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
