@@ -51,20 +51,21 @@ def denoiser(session):
     by_cycles = scene.render.engine == "CYCLES" and any(
         layer.use and layer.cycles.use_denoising for layer in scene.view_layers
     )
+    # A denoiser's name, and how to do without it.
     wanted = []
     if by_cycles and scene.cycles.use_denoising:
         # Where none is built in, the property has nothing it could name.
-        wanted.append(scene.cycles.denoiser or "OPENIMAGEDENOISE")
+        name = scene.cycles.denoiser or "OPENIMAGEDENOISE"
+        wanted.append((name, "switch denoising off (--set cycles.use_denoising=false)"))
     nodes = outputs.nodes_of(outputs.composited(scene))
     if any(node.bl_idname == "CompositorNodeDenoise" for node in nodes):
-        wanted.append("OPENIMAGEDENOISE")
-    for name in wanted:
+        wanted.append(("OPENIMAGEDENOISE", "take the denoise nodes out of the compositor"))
+    for name, without in wanted:
         if name not in there:
             raise Refusal(
                 "denoiser-missing",
                 f"Blender {bpy.app.version_string} here was built without the denoiser {name}, which the scene "
-                f"“{scene.name}” uses; render with another Blender (--blender-version), or switch denoising off "
-                "in the file",
+                f"“{scene.name}” uses; render with another Blender (--blender-version), or {without}",
             )
 
 

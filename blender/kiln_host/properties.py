@@ -49,7 +49,7 @@ class _Property:
         self._check()
 
     def refused(self, why):
-        return Refusal("bad-setting", f"--set {self._path}: {self._path} {why}")
+        return Refusal("bad-setting", f"--set {self._path} {why}")
 
     def _find(self, scene, name):
         found = self._owner.bl_rna.properties.get(name)
@@ -92,7 +92,7 @@ class _Property:
             length = definition.array_length if getattr(definition, "is_array", False) else 0
             if self._index >= length:
                 why = f"has the indexes 0 to {length - 1}" if length else "is a single value and has no index"
-                raise Refusal("bad-setting", f"--set {self._path}: {self._path.partition('[')[0]} {why}")
+                raise Refusal("bad-setting", f"--set {self._path}: the list {why}")
         self._check_item(self._value)
 
     def _check_list(self, what, length):

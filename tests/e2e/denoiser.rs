@@ -39,6 +39,15 @@ fn a_scene_that_denoises_waits_for_a_blender_that_can() {
     assert_eq!(alone.code, 1, "{}", alone.err);
     assert!(alone.err.contains(&format!("Nothing here has {LACKS}")), "{}", alone.err);
     assert!(alone.err.contains("--blender-version"), "{}", alone.err);
+    assert!(alone.err.contains("--set cycles.use_denoising=false"), "{}", alone.err);
+    assert!(!alone.err.contains("of the farm"), "there is no farm: {}", alone.err);
+    let second = home.copy(&scene("denoise"), "second.blend");
+    let both = ["render", shot, second.to_str().unwrap(), "--local", "--out", "both", "--frames", "1"];
+    let failed = home.run(&both);
+    assert_eq!(failed.code, 1, "{}", failed.err);
+    assert_eq!(failed.err.matches("Nothing here has").count(), 2, "each variant: {}", failed.err);
+    let without = home.run(&[&both[..], &["--set", "cycles.use_denoising=False"]].concat());
+    assert_eq!(without.code, 0, "{}", without.err);
     assert!(!home.work().join("out/frames").exists() && home.leftovers().is_empty());
 
     let server = home.server(&[]);

@@ -1,6 +1,6 @@
 //! Exit codes, and errors that end a command.
 
-use kiln_api::{ProblemCode, WaitReason};
+use kiln_api::{ProblemCode, UnmetRequirement, WaitReason};
 use kiln_client::{
     ClientError, FetchError, PrepareError,
     submission::{JobOutcome, SubmissionError},
@@ -81,16 +81,21 @@ impl From<SubmissionError> for CommandError {
             | SubmissionError::Prepare(PrepareError::Client(error))
             | SubmissionError::Fetch(FetchError::Client(error)) => error.into(),
             SubmissionError::NothingHere(reason) => {
-                let waits = match reason {
+                let (waits, without) = match reason {
                     WaitReason::NoWorkerFits { missing, .. } if !missing.is_empty() => {
+                        let denoises =
+                            missing.iter().any(|part| matches!(part, UnmetRequirement::Denoiser { .. }));
                         let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-                        format!("Nothing here has {}.", missing.join(" or "))
+                        let without = if denoises {
+                            ", on a farm, or without (--set cycles.use_denoising=false)"
+                        } else {
+                            ", or on a farm"
+                        };
+                        (format!("Nothing here has {}.", missing.join(" or ")), without)
                     }
-                    other => other.to_string(),
+                    other => (other.to_string(), ", or on a farm"),
                 };
-                Self::failed(format!(
-                    "{waits} Render with another Blender (--blender-version), or on a farm."
-                ))
+                Self::failed(format!("{waits} Render with another Blender (--blender-version){without}."))
             }
             SubmissionError::Prepare(_)
             | SubmissionError::Existing(_)

@@ -46,7 +46,7 @@ pub async fn follow(
     signals: &mut Signals,
 ) -> Outcome<Vec<VariantFollowed>> {
     let client = jobs.first().map(|job| job.client().clone());
-    let mut view = FollowView::new(screen.output, &jobs);
+    let mut view = FollowView::new(screen.output, &jobs, home);
     let stop = Stop::default();
     let can_ask = screen.output.can_ask();
     let options = FollowOptions {
@@ -127,6 +127,8 @@ struct FollowView {
     away: usize,
     /// The person was asked whether held jobs go on.
     has_asked: bool,
+    /// The jobs are this command's alone.
+    is_local: bool,
 }
 
 struct JobLine {
@@ -149,7 +151,7 @@ impl JobLine {
 }
 
 impl FollowView {
-    fn new(output: Output, jobs: &[SubmittedJob]) -> Self {
+    fn new(output: Output, jobs: &[SubmittedJob], home: JobHome) -> Self {
         let line = |job: &SubmittedJob| JobLine {
             variant: job.variant().cloned(),
             job: job.job().id,
@@ -158,7 +160,8 @@ impl FollowView {
         };
         let jobs: Vec<JobLine> = jobs.iter().map(line).collect();
         let progress = ProgressView::new(output, jobs.first().map(|line| line.job));
-        Self { jobs, progress, failures: HashSet::new(), suspicions: 0, away: 0, has_asked: false }
+        let is_local = home == JobHome::Caller;
+        Self { jobs, progress, failures: HashSet::new(), suspicions: 0, away: 0, has_asked: false, is_local }
     }
 
     /// The jobs that have not ended.
@@ -233,6 +236,10 @@ impl FollowView {
                 if let Some(line) = at.map(|at| &mut self.jobs[at]) {
                     let was_held = line.is_held();
                     line.progress = *progress;
+                    if self.is_local {
+                        // What this machine lacks is the error that ends the command, and there is no farm to name.
+                        line.progress.waits_for.take_if(|why| matches!(why, WaitReason::NoWorkerFits { .. }));
+                    }
                     if line.is_held()
                         && !was_held
                         && let Some(out) = line.out.as_deref().map(text::path)

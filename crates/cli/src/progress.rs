@@ -38,7 +38,8 @@ pub fn sum(all: &[&JobProgress]) -> JobProgress {
         done: sum(|one| one.done),
         failed: sum(|one| one.failed),
         total: sum(|one| one.total),
-        workers_busy: sum(|one| one.workers_busy),
+        // A worker may be busy with several of them.
+        workers_busy: 0,
         seconds_left: most(|one| one.seconds_left),
         mean_frame_s: most(|one| one.mean_frame_s),
         waits_for: all_of(|one| one.waits_for.is_some()).and_then(|one| one.waits_for.clone()),

@@ -190,8 +190,9 @@ impl FromStr for PropertyItem {
         let is_bare = text.starts_with(|first: char| first.is_alphabetic() || first == '_');
         match text {
             "" => Err("a value is missing; \"\" is an empty text".to_owned()),
-            "true" => Ok(Self::Switch(true)),
-            "false" => Ok(Self::Switch(false)),
+            // As Blender's Python writes them, too.
+            "true" | "True" => Ok(Self::Switch(true)),
+            "false" | "False" => Ok(Self::Switch(false)),
             _ if is_bare => Self::text(text.to_owned()),
             _ => serde_json::from_str::<RawItem>(text).map_err(|_| malformed(text))?.try_into(),
         }

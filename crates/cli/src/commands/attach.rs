@@ -183,7 +183,7 @@ pub fn tell_results(output: Output, mut results: Vec<VariantResult>) -> Outcome<
                 let event = SubmissionEvent::Finished(finished);
                 output.line(&last_line(&VariantEvent { event, variant }, Exit::from(summary.outcome)));
             }
-            Err(error) => voice.warning(&error.to_string()),
+            Err(error) => voice.warning(&CommandError::from(error).message),
         }
         rows.push(vec![
             summary.variant.to_string(),

@@ -27,8 +27,9 @@ fn settings_are_a_path_and_a_literal() {
         ("some.flags=[A, \"B, [C]\\\"\", D]", "some.flags", "[\"A\", \"B, [C]\\\"\", \"D\"]"),
         ("some.flags=[]", "some.flags", "[]"),
         ("some.number=9223372036854775807", "some.number", "9223372036854775807"),
-        // A constant of Python is a text here, and Blender says that it wants a switch.
-        ("render.film_transparent=True", "render.film_transparent", "\"True\""),
+        ("render.film_transparent=True", "render.film_transparent", "true"),
+        // Other constants of Python are texts here, and Blender says that it wants something else.
+        ("render.film_transparent=None", "render.film_transparent", "\"None\""),
     ];
     for (text, path, value) in cases {
         assert_eq!(setting(text), Ok((path.to_owned(), value.to_owned())), "{text}");
