@@ -26,6 +26,7 @@ fn a_render_without_a_farm_and_without_a_terminal_ends_after_the_first_frames() 
         (&last["outcome"], &last["end"], &last["landed"]),
         (&"held".into(), &"held".into(), &2.into())
     );
+    assert!(!said.err.contains("kiln jobs"), "the job is this command's alone: {}", said.err);
     let waits = said.json_lines().into_iter().find(|line| line["waits_for"]["code"] == "held").unwrap();
     assert_eq!((&waits["waits_for"]["frames"], &waits["done"]), (&2.into(), &2.into()));
     assert!(said.err.contains("without --hold-after renders the others"), "{}", said.err);

@@ -221,7 +221,14 @@ impl FollowView {
     }
 
     fn sum(&self) -> JobProgress {
-        sum(&self.jobs.iter().map(|one| &one.progress).collect::<Vec<_>>())
+        let mut sum = sum(&self.jobs.iter().map(|one| &one.progress).collect::<Vec<_>>());
+        if self.is_local {
+            // The end of the command says so; here there is no farm to name, and no job for `kiln jobs`.
+            let is_said =
+                |why: &mut _| matches!(why, WaitReason::NoWorkerFits { .. } | WaitReason::Held { .. });
+            sum.waits_for.take_if(is_said);
+        }
+        sum
     }
 
     fn redraw(&mut self) {
@@ -236,10 +243,6 @@ impl FollowView {
                 if let Some(line) = at.map(|at| &mut self.jobs[at]) {
                     let was_held = line.is_held();
                     line.progress = *progress;
-                    if self.is_local {
-                        // What this machine lacks is the error that ends the command, and there is no farm to name.
-                        line.progress.waits_for.take_if(|why| matches!(why, WaitReason::NoWorkerFits { .. }));
-                    }
                     if line.is_held()
                         && !was_held
                         && let Some(out) = line.out.as_deref().map(text::path)
