@@ -159,8 +159,9 @@ impl FollowView {
             out: job.out(),
         };
         let jobs: Vec<JobLine> = jobs.iter().map(line).collect();
-        let progress = ProgressView::new(output, jobs.first().map(|line| line.job));
         let is_local = home == JobHome::Caller;
+        let on_a_farm = jobs.first().filter(|_| !is_local);
+        let progress = ProgressView::new(output, on_a_farm.map(|line| line.job));
         Self { jobs, progress, failures: HashSet::new(), suspicions: 0, away: 0, has_asked: false, is_local }
     }
 
