@@ -1,5 +1,7 @@
 //! Collections without a pause beside clients that ask, send, submit, cancel, fetch and delete, over real HTTP.
 
+mod products;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -9,10 +11,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kiln_api::{JobSource, SubmitJob, UploadFinished};
+use bytes::Bytes;
+use kiln_api::{JobSource, SubmitJob, Up, UploadFinished};
 use kiln_client::{ClientError, JobFilter};
 use kiln_server::{Expires, Retention};
-use kiln_types::{ArchivedFilter, BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath};
+use kiln_types::{
+    ArchivedFilter, BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath, StepKind,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::Method;
 use serde_json::json;
@@ -51,6 +56,13 @@ struct Seen {
     rounds: AtomicU64,
     blobs: AtomicU64,
     bundles: AtomicU64,
+    intermediates: AtomicU64,
+    /// Frames whose parts a worker read and merged.
+    merged: AtomicU64,
+    /// Previews that were there for as long as their frames.
+    previews: AtomicU64,
+    /// Parts that were made again, because they had been removed.
+    again: AtomicU64,
     /// When somebody last asked for a blob and was told, not long after, that it is there.
     promised: Mutex<HashMap<BlobHash, Instant>>,
 }
@@ -188,7 +200,7 @@ impl Person {
 
     /// Whoever was told that it is there gets it, for as long as the promise holds.
     async fn promised(&self, asked: Instant, hash: BlobHash) {
-        let there = self.blob(hash).await.is_ok();
+        let there = blob(&self.farm, hash).await.is_ok();
         if asked.elapsed() < PROMISE {
             assert!(there, "{hash} was promised {:?} ago and is gone", asked.elapsed());
             self.seen.promises_kept.fetch_add(1, Ordering::Relaxed);
@@ -227,21 +239,8 @@ impl Person {
         let bundle: Bundle = answer.json().await.unwrap();
         for file in &bundle.files {
             let lost = |why: String| Lost { hash: file.hash, why: format!("{}: {why}", file.path) };
-            self.blob(file.hash).await.map_err(lost)?;
+            blob(&self.farm, file.hash).await.map_err(lost)?;
         }
-        Ok(())
-    }
-
-    /// Reads a blob to its end, or says why it is not there. One that is collected while it is read breaks off, before its
-    /// first byte or behind it.
-    async fn blob(&self, hash: BlobHash) -> Result<(), String> {
-        let asked = self.farm.request(Method::GET, &format!("/api/v1/blobs/{hash}")).send();
-        let answer = soon("an answer", asked).await.map_err(|error| error.to_string())?;
-        if !answer.status().is_success() {
-            return Err(answer.status().to_string());
-        }
-        let bytes = soon("the bytes", answer.bytes()).await.map_err(|error| error.to_string())?;
-        assert_eq!(BlobHash::of(&bytes), hash);
         Ok(())
     }
 
@@ -261,18 +260,63 @@ impl Person {
     }
 }
 
+/// Reads a blob to its end, or says why it is not there. One that is collected while it is read breaks off, before its
+/// first byte or behind it.
+async fn blob(farm: &Farm, hash: BlobHash) -> Result<Bytes, String> {
+    let asked = farm.request(Method::GET, &format!("/api/v1/blobs/{hash}")).send();
+    let answer = soon("an answer", asked).await.map_err(|error| error.to_string())?;
+    if !answer.status().is_success() {
+        return Err(answer.status().to_string());
+    }
+    let bytes = soon("the bytes", answer.bytes()).await.map_err(|error| error.to_string())?;
+    assert_eq!(BlobHash::of(&bytes), hash);
+    Ok(bytes)
+}
+
 /// The job may have been completed before it was cancelled.
 fn ended(error: &ClientError) {
     assert!(error.to_string().contains("has ended"), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
+/// Takes assignments until it is told to stop, and whatever becomes of them: jobs are cancelled under its hands.
+async fn work(
+    mut worker: FakeWorker,
+    farm: Arc<Farm>,
+    seen: Arc<Seen>,
+    mut stopped: tokio::sync::oneshot::Receiver<()>,
+) {
+    let mut beat = tokio::time::interval(Duration::from_millis(worker.welcome.heartbeat_ms));
+    loop {
+        let assignment = tokio::select! {
+            _ = &mut stopped => return worker.leave().await,
+            _ = beat.tick() => {
+                worker.say(Up::Heartbeat).await;
+                continue;
+            }
+            assignment = worker.assignment() => assignment,
+        };
+        for task in assignment.tasks {
+            worker.say(Up::Started { attempt: task.attempt }).await;
+            worker.say(Up::Log { attempt: task.attempt, text: "Fra\n".into() }).await;
+            match assignment.work.kind {
+                StepKind::Test => products::make(&mut worker, &farm, &seen, &task).await,
+                _ => drop(worker.deliver(&task).await),
+            }
+        }
+    }
+}
+
+/// Collects all the time while people live, and afterwards what they left.
+async fn race<Life>(bundles: Expires, live: fn(Person) -> Life) -> Arc<Seen>
+where
+    Life: Future<Output = ()> + Send + 'static,
+{
     let now = Expires::After(Duration::ZERO);
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options| {
         options.retention = Some(Retention {
-            bundles: now,
+            bundles,
             outputs: now,
+            intermediates: now,
             logs: now,
             promises: Expires::After(PROMISE),
             ..Retention::default()
@@ -281,27 +325,9 @@ async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
     .await;
     let farm = Arc::new(farm);
     let (seen, done) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
-    let mut worker = FakeWorker::join(&farm, 1, "alpha", 2).await;
-    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
-    let rendering = tokio::spawn(async move {
-        let mut beat = tokio::time::interval(Duration::from_millis(worker.welcome.heartbeat_ms));
-        loop {
-            let assignment = tokio::select! {
-                _ = &mut stopped => return worker.leave().await,
-                _ = beat.tick() => {
-                    worker.say(kiln_api::Up::Heartbeat).await;
-                    continue;
-                }
-                assignment = worker.assignment() => assignment,
-            };
-            for task in assignment.tasks {
-                worker.say(kiln_api::Up::Started { attempt: task.attempt }).await;
-                worker.say(kiln_api::Up::Log { attempt: task.attempt, text: "Fra\n".into() }).await;
-                // Whatever becomes of it: jobs are cancelled under its hands.
-                worker.deliver(&task).await;
-            }
-        }
-    });
+    let worker = FakeWorker::join(&farm, 1, "alpha", 2).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let working = tokio::spawn(work(worker, farm.clone(), seen.clone(), stopped));
     let collecting = tokio::spawn({
         let (farm, done, seen) = (farm.clone(), done.clone(), seen.clone());
         async move {
@@ -310,14 +336,14 @@ async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
                 seen.rounds.fetch_add(1, Ordering::Relaxed);
                 seen.blobs.fetch_add(went.blobs, Ordering::Relaxed);
                 seen.bundles.fetch_add(went.bundles, Ordering::Relaxed);
+                seen.intermediates.fetch_add(went.intermediates, Ordering::Relaxed);
             }
         }
     });
     let people: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let rng = StdRng::seed_from_u64(number);
-            let person = Person { farm: farm.clone(), seen: seen.clone(), rng, number };
-            tokio::spawn(person.live())
+            tokio::spawn(live(Person { farm: farm.clone(), seen: seen.clone(), rng, number }))
         })
         .collect();
     for person in people {
@@ -326,7 +352,25 @@ async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
     done.store(true, Ordering::Relaxed);
     collecting.await.unwrap();
     let _ = stop.send(());
-    soon("the worker's end", rendering).await.unwrap();
+    soon("the worker's end", working).await.unwrap();
+
+    // What is left goes when it is let go of; the disk is empty then.
+    for job in farm.client.jobs(&every_one()).await.unwrap().jobs {
+        farm.client.delete(job.id, true).await.unwrap();
+    }
+    let emptied = async {
+        // What was being split when its job went is stored a little later.
+        while files_below(farm.data.path()) != ["farm.key", "kiln.lock", "server.json"] {
+            farm.collect_as_of(SystemTime::now() + Duration::from_secs(8 * 24 * 60 * 60)).await;
+        }
+    };
+    soon("an empty disk", emptied).await;
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
+    let seen = race(Expires::After(Duration::ZERO), Person::live).await;
     let count = |seen: &AtomicU64| seen.load(Ordering::Relaxed);
     println!(
         "{} collections, {} blobs and {} bundles went; {} jobs, {} of uploads, {} fetched, {} promises kept, \
@@ -342,11 +386,12 @@ async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
         count(&seen.too_late)
     );
     assert!(seen.is_enough());
+}
 
-    // What is left goes when it is let go of; the disk is empty then.
-    for job in farm.client.jobs(&every_one()).await.unwrap().jobs {
-        farm.client.delete(job.id, true).await.unwrap();
-    }
-    farm.collect_as_of(SystemTime::now() + Duration::from_secs(8 * 24 * 60 * 60)).await;
-    assert_eq!(files_below(farm.data.path()), ["farm.key", "kiln.lock", "server.json"]);
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn parts_and_previews_are_there_as_long_as_they_are_needed() {
+    let seen = race(Retention::default().bundles, Person::live_with_products).await;
+    let counts = [&seen.jobs, &seen.rounds, &seen.merged, &seen.previews, &seen.again, &seen.intermediates];
+    println!("jobs, collections, merged, previews, again, removed: {counts:?}");
+    assert!(seen.is_enough_of_products());
 }
