@@ -61,7 +61,7 @@ fn without_a_gpu_here_it_says_so_and_goes_on_with_what_it_began() {
 
     let said = render(&["--frames", "1-3"]);
     assert_eq!(said.code, 0, "{}", said.err);
-    assert!(said.err.contains("it goes on with cpu, which made the frames that are there"), "{}", said.err);
+    assert!(said.err.contains("it continues on cpu, which made the frames that are there"), "{}", said.err);
     assert!(said.err.contains("2 frames of this scene and these settings are there already"), "{}", said.err);
     // Who asks for the processor by its name finds the same frames.
     let said = render(&["--frames", "1-3", "--device", "cpu"]);

@@ -90,7 +90,7 @@ fn a_farm_is_watched_and_steered_in_a_terminal() {
     // The server goes, and comes back.
     drop(server);
     top.shows("away for");
-    top.shows("trying on until it is back: the server http");
+    top.shows("trying again until it is back: the server http");
     let server = start(&home, port);
     top.shows("● live");
 

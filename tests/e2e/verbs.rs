@@ -204,7 +204,7 @@ fn a_worker_at_ctrl_c_returns_its_frames_and_at_the_second_stops_hard() {
     let blender = busy_blender(&worker);
     signal(&server, "-STOP");
     signal(&worker, "-INT");
-    while !said.recv_timeout(SOON).unwrap().contains("again to stop hard") {}
+    while !said.recv_timeout(SOON).unwrap().contains("again to stop at once") {}
     signal(&worker, "-INT");
     let exit = code(&mut worker, Duration::from_secs(6));
     signal(&server, "-CONT");

@@ -20,13 +20,13 @@ pub enum Exit {
 
 pub const EXIT_CODES: &str = "\
 Exit codes of kiln:
-    0  done: every frame that was asked for is in its place
+    0  done: all frames are in their places
     1  failed: the job failed, or its frames could not be written
-    2  bad input: the command line, the .blend, the frames, the folder, or a job or worker that is not there
+    2  bad input: the command line, the .blend, the frames, the folder, or a job or worker that does not exist
     3  no server: it cannot be reached, refuses the key, or is of another version; or a server cannot start
     4  cancelled: the job was cancelled
     5  held: the first frames of --hold-after are in their places, and the others were not rendered
-  130  interrupted: this command ended by a signal; a farm's job goes on
+  130  interrupted: a signal ended this command; a job on a farm continues
 
 `kiln render`, `kiln submit --wait` and `kiln jobs wait` end with the code of their job.";
 

@@ -5,20 +5,20 @@ use kiln_types::{FailureCause, FrameSet, TaskName};
 
 use crate::output::{bake::unrendered, one_line, submission::Voice};
 
-/// Reasons of failed frames that are printed.
+/// The number of reasons that are printed.
 pub const SHOWN_FAILURES: usize = 10;
 
-/// Says why a job or its frames failed, with Blender's own last lines of the first failure.
+/// Prints why a job or its frames failed, with Blender's own last lines of the first failure.
 pub fn explain(output: Voice<'_>, job: &JobView, failed: &[TaskView], log_tail: &[String]) {
     if let Some(reason) = &job.reason {
         output.warning(&format!("the job was stopped: {reason}"));
-        // What Kiln found itself is said in its sentence; Blender's own troubles are told by Blender.
+        // A fault that Kiln found needs no more than its sentence; one of Blender is explained by its log.
         if !reason.cause.stops_job() || reason.cause == FailureCause::CannotOpen {
             last_lines(output, log_tail);
         }
     }
     for (reason, frames) in by_reason(failed).into_iter().take(SHOWN_FAILURES) {
-        // A job that was stopped has said it for all its frames.
+        // The reason of the job was printed above.
         if job.reason.as_ref().is_none_or(|why| why.message != reason) {
             output.warning(&format!("{frames} failed: {reason}"));
         }
@@ -31,7 +31,7 @@ pub fn explain(output: Voice<'_>, job: &JobView, failed: &[TaskView], log_tail: 
     }
 }
 
-/// Reasons in the order they came up, each with its frames.
+/// Groups failed frames by reason, in the order in which the reasons came up.
 pub fn by_reason(failed: &[TaskView]) -> Vec<(&str, String)> {
     let mut reasons: Vec<(&str, TaskName, Vec<i32>)> = Vec::new();
     for failed in failed {

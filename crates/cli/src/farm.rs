@@ -14,10 +14,7 @@ use crate::{
 /// The farm key, readable by its owner only.
 pub const KEY_FILE: &str = "farm.key";
 
-/// The farm that the settings name, or else the server of this machine; `None` where there is neither.
-///
-/// # Errors
-/// Where a farm is named but not its key, or the key cannot be read.
+/// Returns the farm that the settings name, or else the server of this machine, if there is one.
 pub fn find(settings: &Settings) -> Outcome<Option<Client>> {
     let data = &settings.data.value;
     let url = match &settings.server.value {
@@ -40,8 +37,8 @@ pub fn need(settings: &Settings) -> Outcome<Client> {
     })
 }
 
-/// The address of the server that runs on this machine with this data. A killed server leaves its file behind:
-/// its process is gone then.
+/// Returns the address of the server that runs on this machine with this data. A killed server leaves its file behind,
+/// so that its process is looked for.
 fn running_here(data: &Path) -> Option<String> {
     let file = ServerFile::read(data)?;
     let pid = Pid::from_raw(i32::try_from(file.pid).ok()?)?;
@@ -50,7 +47,7 @@ fn running_here(data: &Path) -> Option<String> {
 
 fn key(settings: &Settings, url: &str) -> Outcome<String> {
     let named = settings.key.value.as_ref();
-    // A key file on the command line is meant, whatever the environment holds.
+    // A key file on the command line overrides a key of the environment.
     let file_flag = settings.key_file.origin == Origin::Flag;
     if let Some(key) = named
         && !file_flag

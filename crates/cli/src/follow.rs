@@ -1,4 +1,4 @@
-//! Stays with jobs: shows what is reported of them, and asks what Ctrl-C means.
+//! Follows jobs: shows their events, and asks what Ctrl-C means.
 
 use std::{collections::HashSet, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
@@ -30,15 +30,12 @@ use crate::{
 
 /// The time between two moves of a bar.
 const LIVE_TICK: Duration = Duration::from_millis(250);
-/// The time between two looks at a line that was held back.
+/// The time between two checks for a line that was held back.
 const TICK: Duration = Duration::from_secs(1);
-/// Suspicious frames that are named when they come; the end names all.
+/// Suspicious frames that are named when they are delivered; the last lines name all.
 const SHOWN_SUSPICIONS: usize = 10;
 
-/// Follows the jobs of a submission to their ends, or until the person goes.
-///
-/// # Errors
-/// A job cannot be cancelled.
+/// Follows the jobs of a submission until they end or the person detaches. Fails if a job cannot be cancelled or resumed.
 pub async fn follow(
     screen: &mut Screen,
     jobs: Vec<SubmittedJob>,
@@ -65,12 +62,12 @@ pub async fn follow(
                 biased;
                 Some(message) = screen.messages.recv() => view.take(screen.output, message),
                 followed = &mut work => break Ok(followed),
-                said = answered(&mut answer), if answer.is_some() => {
+                said = next_answer(&mut answer), if answer.is_some() => {
                     answer = None;
                     view.progress.resume();
                     match said {
                         Answer::Stay if view.has_asked && view.is_held() => {
-                            let resumed = tell_all(&client, &view.open_jobs(), JobVerb::Resume).await;
+                            let resumed = change_all(&client, &view.open_jobs(), Client::resume).await;
                             if let Err(error) = resumed {
                                 break Err(error);
                             }
@@ -79,7 +76,7 @@ pub async fn follow(
                         Answer::Stay => {}
                         Answer::Detach => stop.stop(),
                         Answer::Cancel => {
-                            let cancelled = tell_all(&client, &view.open_jobs(), JobVerb::Cancel).await;
+                            let cancelled = change_all(&client, &view.open_jobs(), Client::cancel).await;
                             if let Err(error) = cancelled {
                                 break Err(error);
                             }
@@ -115,7 +112,7 @@ pub async fn follow(
     Ok(followed?)
 }
 
-/// The jobs that are followed, as a person sees them.
+/// The jobs that are followed, and what the person was told of them.
 struct FollowView {
     jobs: Vec<JobLine>,
     progress: ProgressView,
@@ -125,7 +122,7 @@ struct FollowView {
     suspicions: usize,
     /// Jobs that cannot reach the server.
     away: usize,
-    /// The person was asked whether held jobs go on.
+    /// The person was asked whether held jobs continue.
     has_asked: bool,
     /// The jobs are this command's alone.
     is_local: bool,
@@ -135,7 +132,7 @@ struct JobLine {
     variant: Option<Arc<str>>,
     job: JobId,
     progress: JobProgress,
-    /// The folder on this machine that the frames are fetched to; `None` where they are not.
+    /// The folder on this machine that the frames are fetched to, if they are.
     out: Option<PathBuf>,
 }
 
@@ -176,18 +173,20 @@ impl FollowView {
 
     fn question(&self) -> String {
         match &self.open_jobs()[..] {
-            [job] => format!("\rJob {job}: [d]etach and let the farm go on, [c]ancel it, or Enter to stay? "),
+            [job] => {
+                format!("\rJob {job}: [d]etach and leave it to the farm, [c]ancel it, or Enter to stay? ")
+            }
             jobs => {
                 let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
                 format!(
-                    "\rJobs {}: [d]etach and let the farm go on, [c]ancel all, or Enter to stay? ",
+                    "\rJobs {}: [d]etach and leave them to the farm, [c]ancel all, or Enter to stay? ",
                     jobs.join(", ")
                 )
             }
         }
     }
 
-    /// Returns whether nothing goes on before a person resumes it.
+    /// Returns whether all open jobs wait for a person to resume them.
     fn is_held(&self) -> bool {
         let mut open = self.open().peekable();
         open.peek().is_some() && open.all(JobLine::is_held)
@@ -214,7 +213,7 @@ impl FollowView {
     }
 
     fn take(&mut self, output: Output, message: SubmissionMessage) {
-        // Nothing is asked while a job is followed: a question that is dropped says so.
+        // No question is expected while a job is followed; to drop one refuses it.
         if let SubmissionMessage::Event(event) = message {
             output.line(&event);
             self.show(event);
@@ -261,8 +260,8 @@ impl FollowView {
             }
             SubmissionEvent::Notice { text } => self.note(variant, &format!("note: {text}")),
             SubmissionEvent::AttemptFailed { task, worker, cause, message } => {
-                // The same fault meets every frame: once is enough on the way, and the end names the frames. What stops
-                // the job is its end.
+                // The same fault often fails every frame: it is printed once here, and the last lines name the frames.
+                // A failure that stops the job is printed at its end.
                 let is_new = !cause.stops_job()
                     && self.failures.len() < SHOWN_FAILURES
                     && self.failures.insert(message.clone());
@@ -274,32 +273,34 @@ impl FollowView {
             SubmissionEvent::FrameFinished { frame, suspicious, .. }
                 if at.is_some_and(|at| self.jobs[at].out.is_none()) =>
             {
-                self.suspect(variant, frame, &suspicious);
+                self.note_suspicious(variant, frame, &suspicious);
                 self.progress.frame(&frame_name(variant, frame), &self.sum());
             }
             SubmissionEvent::FrameFetched { frame, result, left, suspicious, .. } => {
                 match result {
                     FetchResult::Written | FetchResult::Replaced | FetchResult::AlreadyThere => {
-                        self.suspect(variant, frame, &suspicious);
+                        self.note_suspicious(variant, frame, &suspicious);
                     }
-                    // The end says so.
+                    // The last lines name it.
                     FetchResult::Gone => {}
                     FetchResult::Left => {
                         let first = left.first().map(ToString::to_string).unwrap_or_default();
                         self.aside(variant, |voice| {
                             voice.warning(&format!(
-                                "frame {frame}: {first} is there, is not this job's, and was left as it is"
+                                "frame {frame}: {first} was there before, and was left as it is"
                             ));
                         });
                     }
                 }
                 self.progress.frame(&frame_name(variant, frame), &self.sum());
             }
-            // Each job says so, and it is one server.
+            // Each job reports the loss of the same server.
             SubmissionEvent::ServerLost { reason } => {
                 self.away += 1;
                 if self.away == 1 {
-                    self.aside(None, |voice| voice.warning(&format!("{reason}; trying on until it is back")));
+                    self.aside(None, |voice| {
+                        voice.warning(&format!("{reason}; trying again until it is back"))
+                    });
                 }
             }
             SubmissionEvent::ServerBack => {
@@ -308,7 +309,7 @@ impl FollowView {
                     self.note(None, "the server is back");
                 }
             }
-            other => self.aside(variant, |voice| submission::tell(voice, &other)),
+            other => self.aside(variant, |voice| submission::print_event(voice, &other)),
         }
     }
 
@@ -320,8 +321,7 @@ impl FollowView {
         self.aside(variant, |voice| voice.note(text));
     }
 
-    /// Names a suspicious frame.
-    fn suspect(&mut self, variant: Option<&str>, frame: i32, suspicions: &[Suspicion]) {
+    fn note_suspicious(&mut self, variant: Option<&str>, frame: i32, suspicions: &[Suspicion]) {
         for suspicion in suspicions {
             self.suspicions += 1;
             let more = match self.suspicions {
@@ -339,23 +339,18 @@ fn frame_name(variant: Option<&str>, frame: i32) -> String {
     variant.map_or_else(|| format!("frame {frame}"), |variant| format!("{variant} frame {frame}"))
 }
 
-#[derive(Clone, Copy)]
-enum JobVerb {
-    Resume,
-    Cancel,
-}
-
-/// Resumes or cancels all of these jobs, and fails if one cannot be.
-async fn tell_all(client: &Option<Client>, jobs: &[JobId], verb: JobVerb) -> Result<(), ClientError> {
+/// Changes all of these jobs, and fails if one cannot be changed.
+async fn change_all(
+    client: &Option<Client>,
+    jobs: &[JobId],
+    change: impl AsyncFn(&Client, JobId) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
     let Some(client) = client else { return Ok(()) };
-    let mut told = Ok(());
+    let mut changed = Ok(());
     for job in jobs {
-        told = told.and(match verb {
-            JobVerb::Resume => client.resume(*job).await,
-            JobVerb::Cancel => client.cancel(*job).await,
-        });
+        changed = changed.and(change(client, *job).await);
     }
-    told
+    changed
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -366,7 +361,7 @@ enum Answer {
 }
 
 /// Waits for the answer to the question.
-async fn answered(answer: &mut Option<JoinHandle<Answer>>) -> Answer {
+async fn next_answer(answer: &mut Option<JoinHandle<Answer>>) -> Answer {
     match answer {
         Some(answer) => answer.await.unwrap_or(Answer::Detach),
         None => std::future::pending().await,

@@ -1,4 +1,4 @@
-//! A farm inside one command: a server nobody else hears of, a worker beside it, throw-away data.
+//! A farm inside one command: a server that nobody else uses, a worker and temporary data.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,9 +16,10 @@ use crate::{
 };
 
 /// The time that the server gets to close its records.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
-/// [`LocalFarm::end`] ends it in good order; dropping it ends it too. Fields go in their order: the Blenders, the server, then the data.
+/// A farm that ends with its command. [`LocalFarm::end`] ends it in good order; to drop it ends it too, in the order of the
+/// fields: the Blenders, the server, then the data.
 pub struct LocalFarm {
     worker: RunningWorker,
     server: RunningServer,
@@ -27,10 +28,7 @@ pub struct LocalFarm {
 }
 
 impl LocalFarm {
-    /// Starts both; a Blender of this series, if one is named, comes up meanwhile.
-    ///
-    /// # Errors
-    /// Where the data folder cannot be written or no port is free.
+    /// Starts the server and the worker, and a Blender of this series beside them.
     pub async fn start(settings: &Settings, series: Option<BlenderSeries>) -> Outcome<Self> {
         let data = settings.data.value.clone();
         let made = tokio::task::spawn_blocking(move || Scratch::new(&data));
@@ -58,14 +56,13 @@ impl LocalFarm {
         Ok(Self { worker, server, client, scratch })
     }
 
-    /// Ends every Blender and the server, then takes the data away: in this order, so that nobody writes there
-    /// any more. Nothing waits for anything graceful: all of it is thrown away.
+    /// Ends every Blender and the server at once, then removes the data: in this order, so that nobody writes there any longer.
     pub async fn end(self) {
         let Self { worker, server, client, scratch } = self;
         worker.stop_hard().await;
         drop((worker, client));
-        if timeout(LAST_WORDS, server.stop()).await.is_err() {
-            tracing::debug!("the server inside did not end in time");
+        if timeout(CLOSE_LIMIT, server.stop()).await.is_err() {
+            tracing::debug!("local server stopped late");
         }
         drop(scratch);
     }

@@ -1,5 +1,5 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-//! kiln, the one program.
+//! The program `kiln`: server, worker and command line.
 
 mod args;
 mod ask;
@@ -38,10 +38,10 @@ use crate::{
 const OVERVIEW: &str = "\
 kiln turns the machines you own into one Blender render farm.
 
-  kiln render shot.blend     renders here, or on your farm; the frames land beside the file
+  kiln render shot.blend     renders here, or on your farm; the frames are saved beside the file
   kiln server --worker       a farm that others can join
   kiln worker --server URL   another machine joins
-  kiln submit shot.blend     leaves a job with the farm
+  kiln submit shot.blend     submits a job to the farm
   kiln jobs                  what the farm is doing
   kiln top                   the same, live
 
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         output.raw(OVERVIEW);
         return ExitCode::SUCCESS;
     };
-    listen_to_logs(&cli.global, &command);
+    set_up_logs(&cli.global, &command);
     let context = Context { output, global: cli.global };
     let ended = run(&context, command);
     let exit = ended.unwrap_or_else(|fault| {
@@ -93,23 +93,22 @@ fn run(context: &Context, command: KilnCommand) -> Outcome<Exit> {
     }
 }
 
-/// Runs what waits for others. All else is done before the threads for it would have started.
+/// Runs a command that waits for others. All other commands end before the threads for it would have started.
 fn wait_for(work: impl Future<Output = Outcome<Exit>>) -> Outcome<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         CommandError::failed(format!("the system does not let kiln start ({error}); try again"))
     })?;
     let ended = runtime.block_on(work);
-    // What still runs in the background has nothing left to say: a question that nobody answered must not hold
-    // the program.
+    // A question that nobody answered must not keep the program from ending.
     runtime.shutdown_background();
     ended
 }
 
 /// Logs go to standard error: little for a command that shows its own progress, more for a server or a worker.
-fn listen_to_logs(global: &GlobalArgs, command: &KilnCommand) {
+fn set_up_logs(global: &GlobalArgs, command: &KilnCommand) {
     let own = match (global.verbose, command) {
         (0, KilnCommand::Server(_)) if !global.quiet => "info",
-        // It shows by itself what there is to know, on the terminal where the logs would go.
+        // It draws on the terminal where the logs would go.
         (0, KilnCommand::Top(_)) => "off",
         (0, _) if global.quiet => "error",
         (0, _) => "warn",
@@ -134,13 +133,13 @@ fn crates(level: &str) -> String {
         .join(",")
 }
 
-/// Help and version go out as they are; a mistake is one line.
+/// Prints what clap answers: help and version as they are, a mistake as one line.
 fn usage(error: &clap::Error) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // A reader that has gone needs nothing more.
+            // A reader that has gone needs nothing else.
             let _ = error.print();
             if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
                 Exit::BadInput
@@ -165,7 +164,7 @@ fn mistake(text: &str) -> String {
     let first = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
     match paragraphs.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned)) {
         Some(tip) => format!("{first}; {tip}"),
-        None => format!("{first}; --help tells what can be written"),
+        None => format!("{first}; --help lists what is possible"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A .blend of a Blender that is not there: a newer one may render it, where a person says so.
+//! A .blend whose series of Blender is missing: a newer one may render it, if a person allows that.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -28,11 +28,8 @@ impl RenderSite {
     }
 }
 
-/// The series with which a file of this one renders, where these are there. It is the file's own where that is there, or
-/// nothing newer is: then it is waited for, or refused.
-///
-/// # Errors
-/// A newer Blender could render it, and nobody allowed that.
+/// Returns the series that renders a file, of those that are there: the file's own, or a newer one if the person allows it.
+/// If there is neither, it is the file's own: the job waits for it, or is refused.
 pub async fn choose(
     output: Output,
     settings: &Settings,
@@ -60,7 +57,7 @@ pub async fn choose(
     }
     let install = match place {
         RenderSite::Here if kiln_host::can_install(series) => {
-            format!(", or get the other with `kiln blender install {series}`")
+            format!(", or install {series} with `kiln blender install {series}`")
         }
         RenderSite::Here => String::new(),
         RenderSite::Farm => {
@@ -87,7 +84,7 @@ pub async fn choose_on_farm(
     Ok(())
 }
 
-/// The series that workers of the farm have which are there now.
+/// Returns the series of Blender that the connected workers of a farm have.
 pub async fn of_farm(client: &Client) -> Outcome<BTreeSet<BlenderSeries>> {
     let workers = client.workers().await?;
     let there = workers.iter().filter(|worker| worker.state != WorkerState::Offline);

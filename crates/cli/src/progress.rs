@@ -12,16 +12,16 @@ use crate::output::{
     text::{clock, count},
 };
 
-/// Between two plain lines.
+/// The shortest time between two plain lines.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Percent of a bake between two plain lines.
 const BAKE_STEP: u32 = 10;
 /// The bar counts in thousandths of a frame.
 const PARTS: u64 = 1000;
-/// Frames that take longer, in seconds, show what is estimated inside them.
+/// The seconds above which the progress inside a frame is shown.
 const LONG_FRAME: f64 = 3.0;
 
-/// Returns the progress of several jobs together. They wait, or bake, only if all of them do that are not done.
+/// Returns the progress of several jobs together. They wait, or bake, only if all open ones do.
 pub fn sum(all: &[&JobProgress]) -> JobProgress {
     if let [one] = all {
         return (*one).clone();
@@ -51,19 +51,19 @@ pub fn sum(all: &[&JobProgress]) -> JobProgress {
 /// The progress of jobs, as a moving bar or as lines.
 pub struct ProgressView {
     output: Output,
-    /// The job that is named when they are paused.
+    /// The job to resume if all are paused.
     job: Option<JobId>,
     bar: Option<ProgressBar>,
     /// The bar is hidden while a question waits for its answer.
     paused: bool,
     started: Instant,
-    /// The number of frames that were done before.
+    /// The number of frames that were done at the first update.
     before: Option<u32>,
     last_line: Option<Instant>,
     /// The last line that was held back.
     held: Option<String>,
     waits: Option<String>,
-    /// Of the bake, as last said in a line.
+    /// The progress of the bake in the last line about it.
     said_percent: Option<u32>,
 }
 
@@ -123,7 +123,7 @@ impl ProgressView {
         }
     }
 
-    /// Shows that a frame, named in words, was fetched (or is done, if none are fetched).
+    /// Shows that a frame was fetched, or is done if none are fetched.
     pub fn frame(&mut self, frame: &str, progress: &JobProgress) {
         self.before.get_or_insert(progress.done.saturating_sub(1));
         if self.bar.is_some() || self.paused || self.output.reader() == OutputMode::Quiet {
@@ -139,7 +139,7 @@ impl ProgressView {
         self.output.note(&line);
     }
 
-    /// Prints something without tearing the bar.
+    /// Prints something above the bar.
     pub fn aside(&self, print: impl FnOnce(Output)) {
         match &self.bar {
             Some(bar) => bar.suspend(|| print(self.output)),
@@ -147,7 +147,7 @@ impl ProgressView {
         }
     }
 
-    /// Takes the bar away, so that a question stands alone; [`ProgressView::resume`] brings it back.
+    /// Hides the bar while a question is open; [`ProgressView::resume`] shows it again.
     pub fn pause(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -170,7 +170,7 @@ impl ProgressView {
         }
     }
 
-    /// The reason for which nothing renders.
+    /// Returns the reason why nothing renders.
     fn waits_for(&self, progress: &JobProgress) -> Option<String> {
         match (progress.state, self.job) {
             (Some(JobState::Paused), Some(job)) if progress.waits_for.is_none() => {
@@ -224,7 +224,7 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-/// A bar of bytes, where one can be shown.
+/// Returns a bar that counts bytes, if one can be shown.
 pub fn bytes_bar(output: Output, total: u64) -> Option<ProgressBar> {
     output.live().then(|| {
         let bar = new_bar();
@@ -233,7 +233,7 @@ pub fn bytes_bar(output: Output, total: u64) -> Option<ProgressBar> {
     })
 }
 
-/// Slow renders are read by the minute or the hour.
+/// Prints a rate per second, minute or hour, so that it is not too small to read.
 fn rate(per_second: f64) -> String {
     match per_second {
         rate if rate >= 0.1 => format!("{rate:.1} frames/s"),

@@ -1,5 +1,5 @@
-//! The throw-away data of a farm inside one command. It goes when the command ends; what a killed command left is
-//! taken away by the next one, told by its lock and not by its age.
+//! The temporary data of a farm inside one command. It is removed when the command ends. The next command removes what a
+//! killed one left: nobody holds its lock.
 
 use std::{
     fs::{self, File},
@@ -17,16 +17,16 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes the folder below `data`, and takes away what ended commands left there. Blocking.
+    /// Creates the folder below `data`, and removes what ended commands left there. Blocking.
     pub fn new(data: &Path) -> io::Result<Self> {
         let all = data.join("render");
         fs::create_dir_all(&all)?;
-        // A process that makes or removes folders holds this lock, so that none is taken before its owner has locked it.
+        // A process that creates or removes folders holds this lock, so that no folder is removed before its owner has locked it.
         let gate = File::create(all.join(LOCK))?;
         gate.lock()?;
         for entry in fs::read_dir(&all)?.flatten() {
             let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && abandoned(&path) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_abandoned(&path) {
                 remove(&path);
             }
         }
@@ -58,25 +58,25 @@ impl Drop for Scratch {
     }
 }
 
-fn abandoned(path: &Path) -> bool {
+fn is_abandoned(path: &Path) -> bool {
     match File::open(path.join(LOCK)) {
         Ok(lock) => lock.try_lock().is_ok(),
-        // Killed between making the folder and its lock; nobody else is inside the gate.
+        // The owner was killed between the folder and its lock: it would hold the gate otherwise.
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 
 fn remove(path: &Path) {
-    // Under another name nobody finds it any more to put something in.
+    // Under another name, nobody finds the folder to write into it.
     let gone = path.with_extension("gone");
     let path = if fs::rename(path, &gone).is_ok() { &gone } else { path };
     match kiln_files::remove_folder(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-            tracing::debug!(path = %path.display(), "throw-away data is still being written; the next run removes it");
+            tracing::debug!(path = %path.display(), "temporary data not removed yet: still written");
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "throw-away data could not be removed; the next run tries again");
+            tracing::warn!(path = %path.display(), %error, "temporary data not removed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Shows what a submission reports, and asks what it asks: for people lines and questions, for programs lines of JSON.
+//! Shows the events and the questions of a submission: lines for people, lines of JSON for programs.
 
 use std::pin::pin;
 
@@ -11,7 +11,7 @@ use crate::{
     ask,
     output::{
         Output,
-        submission::{UploadLines, Voice, question, tell},
+        submission::{UploadLines, Voice, print_event, question},
     },
 };
 
@@ -23,13 +23,13 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Returns a screen, and what a submission reports to it by.
+    /// Returns a screen, and the sender through which a submission reports to it.
     pub fn new(output: Output) -> (EventSender, Self) {
         let (sender, messages) = EventSender::channel();
         (sender, Self { output, messages, upload: UploadLines::default() })
     }
 
-    /// Does the work, and shows meanwhile what it reports. While a question is open, nothing else is shown.
+    /// Does the work, and shows its events meanwhile. While a question is open, nothing else is shown.
     pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut answer: Option<JoinHandle<()>> = None;
@@ -41,14 +41,13 @@ impl Screen {
                 done = &mut work => break done,
             }
         };
-        // What was reported last.
         while let Ok(message) = self.messages.try_recv() {
             self.take(message);
         }
         done
     }
 
-    /// Shows an event, or asks a question, whose end is returned.
+    /// Shows an event, or asks a question and returns the task that waits for its answer.
     fn take(&mut self, message: SubmissionMessage) -> Option<JoinHandle<()>> {
         match message {
             SubmissionMessage::Event(event) => {
@@ -59,7 +58,7 @@ impl Screen {
         }
     }
 
-    /// Shows an event of what comes before a job is followed.
+    /// Shows an event that happens before a job is followed.
     pub fn show(&mut self, told: &VariantEvent) {
         self.output.line(told);
         let VariantEvent { event, variant } = told;
@@ -68,11 +67,11 @@ impl Screen {
                 self.output.note(&line);
             }
         } else {
-            tell(Voice::of(self.output, variant.as_deref()), event);
+            print_event(Voice::of(self.output, variant.as_deref()), event);
         }
     }
 
-    /// Asks where somebody can be asked; else the question is dropped, which says so.
+    /// Asks a question if a person can answer; otherwise it is dropped, which refuses it.
     fn ask(&self, asked: Question) -> Option<JoinHandle<()>> {
         self.output.can_ask().then(|| {
             let text = question(&asked.topic);
@@ -81,7 +80,7 @@ impl Screen {
     }
 }
 
-/// Waits for the end of a question.
+/// Waits for the answer to a question.
 async fn ended(answer: &mut Option<JoinHandle<()>>) {
     match answer {
         Some(answer) => {

@@ -1,6 +1,5 @@
-//! Settings, resolved once: flags over `KILN_*` over `kiln.toml` over the defaults. Each knows where it came from.
-//!
-//! All are in one table (`settings/table.rs`, decision 026).
+//! The settings, resolved once: flags override `KILN_*`, which override `kiln.toml`, which overrides the defaults. All are in
+//! one table (`settings/table.rs`, decision 026).
 
 pub mod flags;
 mod layers;
@@ -52,8 +51,6 @@ pub struct Value<T> {
 pub type Row = (&'static str, String, Origin);
 
 impl Settings {
-    /// # Errors
-    /// Where a variable or `kiln.toml` says what cannot be.
     pub fn resolve(flags: Flags) -> Outcome<Self> {
         Self::resolve_from(flags, |name| env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -91,7 +88,7 @@ impl Settings {
         })
     }
 
-    /// Every setting. The key itself is not shown.
+    /// Returns every setting for `kiln config`, which hides the key.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
@@ -109,7 +106,7 @@ impl Settings {
         }
     }
 
-    /// Limits any worker on this machine, also one that renders for the user who waits for it.
+    /// Applies the limits of every worker on this machine, including that of `kiln render`.
     pub fn limit(&self, options: &mut WorkerOptions) {
         options.cores = self.cores.value;
         options.memory = self.memory.value.map(|memory| memory.0);
@@ -130,7 +127,7 @@ impl Settings {
     }
 }
 
-/// The folders of Kiln's files; nothing where there is no home folder.
+/// Returns the folders of Kiln's files, if there is a home folder.
 fn folders() -> Option<directories::ProjectDirs> {
     directories::ProjectDirs::from("", "", "kiln")
 }

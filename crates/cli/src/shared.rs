@@ -8,7 +8,7 @@ use std::{
 
 use kiln_types::{BadName, ShortName};
 
-/// One such folder, as the command line names it.
+/// A shared folder, as the command line names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedFolder {
     pub name: ShortName,

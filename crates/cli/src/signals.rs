@@ -4,23 +4,21 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The sender of a signal that ends this command.
+/// The kind of a signal that ends this command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The person who sits there (Ctrl-C), and who can be asked.
+    /// Ctrl-C, from a person who can be asked.
     Interrupt,
-    /// A terminal that closes, a system that goes down, another program.
+    /// From a terminal that closes, a system that shuts down, or another program.
     End,
 }
 
-/// SIGINT, SIGTERM and SIGHUP, from the moment this is made.
+/// SIGINT, SIGTERM and SIGHUP, from the moment at which this is created.
 pub struct Signals {
     all: [Signal; 3],
 }
 
 impl Signals {
-    /// # Errors
-    /// Where the system does not let a program listen.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             all: [
@@ -31,12 +29,12 @@ impl Signals {
         })
     }
 
-    /// The next one. Safe to cancel.
+    /// Waits for the next signal. Safe to cancel.
     pub async fn next(&mut self) {
         self.next_kind().await;
     }
 
-    /// The next one, and who sent it. Safe to cancel.
+    /// Waits for the next signal, and returns its kind. Safe to cancel.
     pub async fn next_kind(&mut self) -> Kind {
         let [interrupt, terminate, hangup] = &mut self.all;
         tokio::select! {

@@ -23,7 +23,7 @@ impl FromStr for ByteSize {
             };
         let number: u64 = digits.trim().parse().map_err(|_| bad())?;
         let bytes = number.checked_mul(1024_u64.pow(power)).ok_or_else(bad)?;
-        if bytes == 0 { Err("the size must be more than nothing".to_owned()) } else { Ok(Self(bytes)) }
+        if bytes == 0 { Err("the size must be more than 0".to_owned()) } else { Ok(Self(bytes)) }
     }
 }
 

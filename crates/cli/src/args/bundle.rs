@@ -8,9 +8,9 @@ use super::ExtrasArgs;
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Nothing of yours is changed: the copies of the .blend and of its libraries get names that lead to their files within \
-the bundle. Files beside or below the .blend keep their places, others go to _external. Packed .blend files are \
-unpacked. `kiln inspect` tells what a .blend needs.
+Your files are not changed: paths are remapped in the copies of the .blend and of its libraries, so that they lead to \
+the files in the bundle. Files beside or below the .blend keep their places, all others go to _external. Compressed \
+.blend files are decompressed. `kiln inspect` prints what a .blend needs.
 
 Examples:
   kiln bundle shot.blend --out shot-bundle
@@ -20,16 +20,16 @@ Examples:
 pub struct BundleArgs {
     /// The .blend.
     pub file: PathBuf,
-    /// The folder, or the zip where the name ends in .zip.
+    /// The folder to write, or the zip if the name ends in .zip.
     #[arg(long, short, value_name = "DIR|ZIP")]
     pub out: PathBuf,
     /// Replace a zip, or a folder that `kiln bundle` made.
     #[arg(long)]
     pub force: bool,
-    /// Go on although textures, libraries or other files are missing.
+    /// Continue even if textures, libraries or other files are missing.
     #[arg(long)]
     pub allow_missing: bool,
-    /// Only tell what the bundle would hold.
+    /// Only print what the bundle would hold.
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]

@@ -34,15 +34,15 @@ pub struct JobArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Frames", next_display_order = 1)]
 pub struct FrameArgs {
-    /// The .blend; several make a job each.
+    /// The .blend; several files make a job each.
     ///
-    /// Several files, scenes, cameras or view layers are variants: a job for each combination, whose frames go to a folder
+    /// Several files, scenes, cameras or view layers are variants: each combination is a job, and its frames go to a folder
     /// of their own in the output folder.
     #[arg(display_order = 0, required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Frames, such as 1-250 or 1-10,20,30-40x2 [default: the scene's range].
     ///
-    /// 50-41 counts down, -5--1 are negative frames, and 30-40x2 is every second one.
+    /// 50-41 counts down, -5--1 are negative frames, and 30-40x2 is every second frame from 30 to 40.
     #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
     pub frames: Option<FrameSet>,
     /// Only every Nth of the frames [default: the scene's own step; 1 with --frames].
@@ -56,11 +56,11 @@ pub struct FrameArgs {
     pub order: Order,
     /// The folder for the frames [default: the folder of the .blend].
     ///
-    /// It may hold {variant}, {file}, {scene}, {camera} and {layer}, such as frames/{scene}/{camera}; write {{ for a brace. Without
-    /// these, each of several variants has a folder in it.
+    /// It may contain {variant}, {file}, {scene}, {camera} and {layer}, as in frames/{scene}/{camera}; write {{ for a brace.
+    /// If it has none of these, each of several variants gets a folder in it.
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Files in that folder: replace, skip, overwrite or error.
+    /// The treatment of files that are in the folder: replace, skip, overwrite or error.
     ///
     /// Without it, frames of the same scene and settings are kept, those of an earlier save of this .blend are replaced, and
     /// any other file stops the command. `replace` also replaces frames of this .blend that other settings made.
@@ -84,7 +84,7 @@ pub struct SceneArgs {
     /// CYCLES, BLENDER_EEVEE, BLENDER_WORKBENCH or another engine.
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
-    /// Samples a pixel.
+    /// Samples per pixel.
     #[arg(long, value_name = "N")]
     pub samples: Option<u32>,
     /// 50% of the size in the file, or 1920x1080 pixels.
@@ -95,7 +95,7 @@ pub struct SceneArgs {
     /// All: png, jpeg, exr, exr-multilayer, tiff, webp, bmp, tga, tga-raw, hdr, iris, cineon, dpx, jp2 and j2c.
     #[arg(long)]
     pub format: Option<FileFormat>,
-    /// Bits a channel: 8, 10, 12, 16 or 32.
+    /// Bits per channel: 8, 10, 12, 16 or 32.
     #[arg(long, value_name = "BITS", hide_short_help = true)]
     pub depth: Option<ColorDepth>,
     #[command(flatten)]
@@ -103,10 +103,10 @@ pub struct SceneArgs {
     /// Threads of each Blender; 0 lets Blender decide [default: Kiln decides].
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub threads: Option<u16>,
-    /// Another property, such as cycles.max_bounces=4; repeatable.
+    /// Another property, such as cycles.max_bounces=4; can be repeated.
     ///
-    /// Any property of the scene, its render settings or its engine, by the path that Blender has for it from the scene
-    /// on: --set render.film_transparent=true --set view_settings.view_transform=Standard --set 'gravity=[0, 0, -3]' --set
+    /// Any property of the scene, of its render settings or of its engine, by its path in Blender below the scene:
+    /// --set render.film_transparent=true --set view_settings.view_transform=Standard --set 'gravity=[0, 0, -3]' --set
     /// 'gravity[2]=-3'. Blender checks it before the first frame.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<PropertySetting>,
@@ -147,12 +147,12 @@ pub struct PolicyArgs {
     pub hang: Option<TimeSpan>,
     /// Compare files below --shared folders by their bytes, not by size and time.
     ///
-    /// For file servers that keep no times.
+    /// For file servers that do not keep the times of files.
     #[arg(long, hide_short_help = true)]
     pub shared_hash: bool,
 }
 
-/// The place of a job among others, and its requirements.
+/// The scheduling options of a job, and its requirements.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Scheduling")]
 pub struct SchedulingArgs {
@@ -164,7 +164,7 @@ pub struct SchedulingArgs {
     pub after: Option<Jobs>,
     /// Start at 22:00 (the next), 2026-12-24 or 2026-12-24T18:00.
     ///
-    /// Or later. By this machine's clock.
+    /// The time is that of this machine's clock. Other work can delay the start.
     #[arg(long, value_name = "TIME")]
     pub at: Option<At>,
     /// Pause the job at once; `kiln jobs resume` starts it.
@@ -172,19 +172,19 @@ pub struct SchedulingArgs {
     pub hold: bool,
     /// Pause the job after the first N frames of its order.
     ///
-    /// So that you can look at them. `kiln jobs resume` renders the others, and so does Enter in a `kiln render` on a terminal.
+    /// You can look at them before the others render: `kiln jobs resume` continues, and so does Enter in a `kiln render`.
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub hold_after: Option<NonZeroU32>,
     /// Workers that the job may use at once [default: all].
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub max_workers: Option<NonZeroU32>,
-    /// Cores, and so threads, of each Blender [default: an equal part of the worker's].
+    /// Cores that each Blender claims, and its threads [default: an equal part of the worker's].
     #[arg(long, value_name = "N", hide_short_help = true, conflicts_with = "whole")]
     pub cores: Option<NonZeroU32>,
     /// Memory that each Blender claims, such as 16G [default: as much as earlier frames of the job took].
     #[arg(long, value_name = "SIZE", hide_short_help = true)]
     pub memory: Option<ByteSize>,
-    /// GPUs that render a frame: each (one GPU a frame), all, or a number [default: each].
+    /// GPUs that render a frame: each (one GPU per frame), all, or a number [default: each].
     #[arg(long, value_name = "N|all|each", hide_short_help = true)]
     pub gpus: Option<GpuUse>,
     /// Memory that each GPU must have, such as 8G.
@@ -193,10 +193,10 @@ pub struct SchedulingArgs {
     /// Reserve the whole machine: nothing else renders there meanwhile.
     #[arg(long, hide_short_help = true)]
     pub whole: bool,
-    /// Only workers with this tag; can be repeated.
+    /// Use only workers with this tag; can be repeated.
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub tag: Vec<ShortName>,
-    /// Only workers of this pool.
+    /// Use only workers of this pool.
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub pool: Option<ShortName>,
     /// Claim one, or N, of this limit of the farm (a licence) for each Blender; can be repeated.

@@ -25,12 +25,12 @@ pub struct JobsArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
-    /// The number of jobs, newest first.
+    /// The number of jobs to list, newest first.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
-    /// Only jobs in these states, with commas between.
+    /// Only jobs in these states, separated by commas.
     ///
-    /// They are: queued, running, paused, completed, failed and cancelled.
+    /// The states are queued, running, paused, completed, failed and cancelled.
     #[arg(long, value_name = "STATE[,STATE]", value_delimiter = ',')]
     pub state: Vec<JobState>,
     /// Only jobs of this user.
@@ -42,7 +42,7 @@ pub struct ListArgs {
     /// Only jobs that are archived.
     #[arg(long, conflicts_with = "all")]
     pub archived: bool,
-    /// Archived jobs too.
+    /// List archived jobs too.
     #[arg(long)]
     pub all: bool,
 }
@@ -71,7 +71,7 @@ pub enum JobsCommand {
     /// List the newest jobs.
     #[command(
         after_long_help = "Examples:\n  kiln jobs list --limit 100\n  kiln jobs list --state running\n  \
-        kiln jobs list --state queued,running,paused --user ana\n  kiln jobs list --state failed --project film --all"
+        kiln jobs list --state queued,running,paused --user ana\n  kiln jobs list --state failed --project advert --all"
     )]
     List {
         #[command(flatten)]
@@ -92,7 +92,7 @@ pub enum JobsCommand {
     Wait(FetchArgs),
     /// End a job; what is rendered stays.
     Cancel(OneJob),
-    /// Start no further frames of a job; frames that run end.
+    /// Start no further frames of a job; frames that render are finished.
     #[command(visible_alias = "hold")]
     Pause(OneJob),
     /// Continue a paused job.
@@ -102,12 +102,12 @@ pub enum JobsCommand {
     Set(SetArgs),
     /// Try the failed frames of a job again.
     Retry(OneJob),
-    /// Render frames again that are done.
+    /// Render frames that are done again.
     #[command(
         after_long_help = "Examples:\n  kiln jobs rerender 7\n  kiln jobs rerender 7 --frames 20-30\n  kiln jobs rerender 7 --bake"
     )]
     Rerender {
-        /// The frames [default: all].
+        /// The frames to render again [default: all].
         #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
         frames: Option<FrameSet>,
         /// Bake the simulations again, and then render every frame.
@@ -119,36 +119,36 @@ pub enum JobsCommand {
     /// Add frames to a job.
     #[command(after_long_help = "Example:\n  kiln jobs extend 7 --frames 251-300")]
     Extend {
-        /// The frames.
+        /// The frames to add.
         #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
         frames: FrameSet,
         #[command(flatten)]
         job: OneJob,
     },
-    /// Print the output of Blender.
+    /// Print the output of Blender for an attempt at a frame.
     Logs(LogsArgs),
     /// Download the frames of a job; continues an interrupted download.
     #[command(
-        after_long_help = "Without --out the frames go to the folder that was named when the job was made on this \
-        machine, else to the current folder.\n\nExamples:\n  kiln jobs fetch 7\n  kiln jobs fetch 7 --out ~/frames"
+        after_long_help = "Without --out the frames go to the folder that was chosen when this machine submitted the \
+        job, or else to the current folder.\n\nExamples:\n  kiln jobs fetch 7\n  kiln jobs fetch 7 --out ~/frames"
     )]
     Fetch(FetchArgs),
     /// Hide jobs that have ended from the list; their frames stay.
     #[command(
-        after_long_help = "The next collection removes their files and logs: they cannot render again then.\n\n\
+        after_long_help = "The next collection removes their input files and logs; after that they cannot be rendered again.\n\n\
         Examples:\n  kiln jobs archive 7\n  kiln jobs archive 3 4 5\n  kiln jobs --archived"
     )]
     Archive(SomeJobs),
     /// Show archived jobs in the list again.
     #[command(
-        after_long_help = "Files that were removed do not come back.\n\nExample:\n  kiln jobs unarchive 7"
+        after_long_help = "Input files and logs that were removed meanwhile do not come back.\n\nExample:\n  kiln jobs unarchive 7"
     )]
     Unarchive(SomeJobs),
     /// Delete jobs that have ended, and their frames on the server.
     #[command(after_long_help = "Frames that were fetched stay where they are.\n\n\
         Examples:\n  kiln jobs delete 7\n  kiln jobs delete 3 4 5 --force")]
     Delete {
-        /// Cancel jobs that have not ended first.
+        /// Cancel jobs that have not ended, then delete them.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -185,7 +185,7 @@ pub struct FetchArgs {
     /// The folder for the frames.
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Files in that folder: replace, skip, overwrite or error.
+    /// The treatment of files that are in the folder: replace, skip, overwrite or error.
     ///
     /// Without it, only frames of an earlier save of the job's .blend are replaced.
     #[arg(long, value_name = "CHOICE")]
@@ -196,7 +196,8 @@ pub struct FetchArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Without a choice: the last failed attempt, else one that runs, else the last that delivered.\n\n\
+    after_long_help = "Without an option, Kiln prints the log of the last failed attempt; if there is none, of one that \
+    runs; or else of the last one.\n\n\
     Examples:\n  kiln jobs logs 7\n  kiln jobs logs 7 --frame 12\n  kiln jobs logs 7 --attempt 1-31"
 )]
 pub struct LogsArgs {

@@ -36,12 +36,12 @@ Examples:
   kiln server --worker                       a farm that others can join, and a first worker in it
   kiln worker --server http://10.0.0.5:8765  another machine joins
   kiln service install worker                the same, also after every reboot
-  kiln submit shot.blend --frames 1-250      leaves a job with the farm
+  kiln submit shot.blend --frames 1-250      submits a job to the farm
   kiln jobs                                  what the farm is doing
   kiln top                                   the same, live
 
-DURATION is a length of time in whole seconds, the same in every option, KILN_* variable and kiln.toml: 90s, 30m, 1h30m, 7d, 2w
-or several of them, such as 1d 12h. SIZE is a number of bytes: 500M, 20G or 2T.
+Options, KILN_* variables and kiln.toml write a DURATION alike, in whole seconds: 90s, 30m, 1h30m, 7d, 2w or \
+'1d 12h'. A SIZE is a number of bytes: 500M, 20G or 2T.
 
 `kiln COMMAND --help` explains a command; `kiln help exit-codes` lists the exit codes.";
 
@@ -61,7 +61,7 @@ pub struct Cli {
 pub struct GlobalArgs {
     /// Print JSON on standard output, and everything else on standard error.
     ///
-    /// One document, or a line for each event where the output is a stream.
+    /// It is one document, or a line for each event if the output is a stream.
     #[arg(long, global = true)]
     pub json: bool,
     /// Print errors and results only.
@@ -92,39 +92,39 @@ pub struct ExtrasArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum KilnCommand {
-    /// Render an animation: here, or on your farm with this machine in it.
+    /// Render an animation on this machine, or on your farm together with this machine.
     Render(Box<RenderArgs>),
-    /// Leave a job with the farm.
+    /// Submit a job to the farm.
     Submit(Box<SubmitArgs>),
     /// Run the farm's server.
     Server(ServerArgs),
     /// Let this machine render for a farm.
     Worker(WorkerArgs),
-    /// Keep a server or a worker running over reboots, as a service of systemd.
+    /// Keep a server or a worker running across reboots, as a systemd service.
     Service {
         #[command(subcommand)]
         command: ServiceCommand,
     },
-    /// See and steer jobs.
+    /// List jobs, and change them.
     Jobs(JobsArgs),
-    /// See and steer workers.
+    /// List workers, and change what they do.
     Workers(WorkersArgs),
-    /// Watch jobs and workers live, and steer them by keys.
+    /// Watch jobs and workers live, and change them with keys.
     Top(TopArgs),
-    /// The users of the farm, and their shares of it.
+    /// List the users of the farm, and set their shares of it.
     #[command(after_long_help = "Examples:\n  kiln users\n  kiln users set ada --weight 200 --max-slots 8")]
     Users(SharesArgs),
-    /// The projects on the farm, and their shares of it.
-    #[command(after_long_help = "Examples:\n  kiln projects\n  kiln projects set film --weight 300")]
+    /// List the projects on the farm, and set their shares of it.
+    #[command(after_long_help = "Examples:\n  kiln projects\n  kiln projects set advert --weight 300")]
     Projects(SharesArgs),
-    /// The farm's limits, such as licences.
+    /// List and set the farm's limits, such as licences.
     Limits(LimitsArgs),
-    /// The Blenders of this machine.
+    /// List the Blenders of this machine, or install one.
     Blender {
         #[command(subcommand)]
         command: BlenderCommand,
     },
-    /// Lay a .blend and all that it needs into a folder or a zip that opens anywhere.
+    /// Copy a .blend and all files that it needs into a folder or a zip that opens anywhere.
     Bundle(BundleArgs),
     /// Print the contents of a .blend, read without Blender.
     #[command(after_long_help = "Examples:\n  kiln inspect shot.blend\n  kiln inspect shot.blend --json")]
@@ -132,9 +132,9 @@ pub enum KilnCommand {
         /// The .blend.
         file: PathBuf,
     },
-    /// Every setting, its value, and where the value came from.
+    /// Print every setting with its value and where the value comes from.
     #[command(
-        after_long_help = "Flags go over KILN_* variables, those over kiln.toml, that over the defaults.\n\n\
+        after_long_help = "Flags override KILN_* variables, which override kiln.toml, which overrides the defaults.\n\n\
         Examples:\n  kiln config\n  KILN_SLOTS=2 kiln config --json"
     )]
     Config {
@@ -146,16 +146,16 @@ pub enum KilnCommand {
         after_long_help = "Example:\n  kiln completions bash > ~/.local/share/bash-completion/completions/kiln"
     )]
     Completions {
-        /// bash, zsh, fish, elvish or powershell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
     /// Write the manual pages into a folder.
     #[command(after_long_help = "Example:\n  kiln man ~/.local/share/man/man1")]
     Man {
-        /// The folder; made where it is not there.
+        /// The folder; Kiln creates it if it does not exist.
         dir: PathBuf,
     },
-    /// Help on a command, or on `exit-codes`.
+    /// Explain a command, or the `exit-codes`.
     Help {
         /// The command, such as `jobs fetch`.
         topic: Vec<String>,

@@ -7,16 +7,16 @@ use crate::settings::flags::{RenderHereArgs, SharedArgs};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-With no farm, a server and a worker run inside this command and leave nothing behind. With a farm (a server on this \
+With no farm, a server and a worker run inside this command, and end with it. With a farm (a server on this \
 machine, or one named by --server, KILN_SERVER or kiln.toml) the farm renders, and this machine with it.
 
 A scene that is set to GPU renders on the GPUs of this machine, the best backend first (OptiX before CUDA), and on \
-the CPU where there are none. A farm waits for a worker with a GPU; all frames then come from the backend of the first \
+the CPU if there are none. A farm waits for a worker with a GPU; all frames then come from the backend of the first \
 that takes one. --device cpu renders on processors instead.
 
-The same command again continues: frames that this scene and these settings already made are kept, on the device that \
-made them, wherever the folder is now. After an edit, frames of the earlier save are replaced; with other settings, Kiln \
-asks first. No other file is overwritten without --existing.
+The same command again continues: frames that were made from this scene with these settings are kept, and the others \
+render on the same kind of device, even if the folder has moved. After an edit, frames of the earlier save are replaced; \
+with other settings, Kiln asks first. No other file is overwritten without --existing.
 
 Examples:
   kiln render shot.blend
@@ -30,8 +30,8 @@ Examples:
   kiln render shot.blend --scene Day --scene Night --camera Near --camera Far
   kiln render shot.blend --json | tail -n 1 | jq .report
 
-Ctrl-C asks whether to detach from the job or to cancel it; without a terminal a job inside this command is cancelled \
-and a farm's job goes on. `kiln help exit-codes` lists the exit codes.")]
+Ctrl-C asks whether to detach from the job or to cancel it; without a terminal, a job inside this command is cancelled \
+and a job on a farm goes on. `kiln help exit-codes` lists the exit codes.")]
 #[command(group(ArgGroup::new("place").args(["local", "no_local"])))]
 pub struct RenderArgs {
     #[command(flatten)]
@@ -60,9 +60,9 @@ Examples:
   kiln submit shot.blend --device gpu --gpus all --gpu-memory 12G
   kiln submit shot.blend --device optix      only on workers with OptiX
   kiln submit a.blend b.blend --out 'frames/{file}'
-  kiln submit shot.blend --wait              stays, and fetches the frames as they finish
+  kiln submit shot.blend --wait              waits, and fetches the frames as they finish
   kiln jobs wait 7                           attaches again, and ends with the job's exit code
-  kiln jobs fetch 7                          brings the frames to the folder that was named here")]
+  kiln jobs fetch 7                          fetches the frames to the folder that was chosen here")]
 pub struct SubmitArgs {
     #[command(flatten)]
     pub job: JobArgs,

@@ -10,13 +10,13 @@ use crate::settings::flags::{AvailabilityArgs, ListenArgs, RetentionArgs, Server
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_long_help = "\
-The key that clients and workers need is in farm.key in the data folder; commands on this machine find it there. \
-Beyond this machine the farm speaks plain HTTP for now: --insecure says that you know.
+Clients and workers need the key in the file farm.key of the data folder; commands on this machine find it there. The \
+farm speaks plain HTTP for now, also over the network; --insecure confirms that you know this.
 
-Files that no job needs any more are removed after the durations that the --remove options name (0: at once; never), \
-every hour and by `kiln server collect`. Frames are removed only after all of them were fetched.
+Once an hour, and when `kiln server collect` asks for it, the server removes files that no job needs any longer, after \
+the durations of the --remove options (0s: at once; or never). Frames are removed only after all of them were fetched.
 
---json prints a line of JSON for everything that happens: `started`, with the URL and the key's file, then the farm's \
+--json prints a line of JSON for each event: `started`, with the URL and the key's file, then the farm's \
 events, and with --worker what `kiln worker --json` prints. Each has a `kind` and the time, `at_ms`.
 
 Examples:
@@ -31,14 +31,14 @@ pub struct ServerArgs {
     /// Render on this machine too.
     #[arg(long)]
     pub worker: bool,
-    /// Listen beyond this machine although nothing is encrypted.
+    /// Listen on the network although nothing is encrypted.
     #[arg(long)]
     pub insecure: bool,
     #[command(flatten)]
     pub render: ServerRenderArgs,
-    /// The time after which a Blender that works without progress hangs, such as 90m [default: 24h].
+    /// The time after which a Blender that works without progress counts as hanging, such as 90m [default: 24h].
     ///
-    /// Without progress: no sample, no message, no byte. Its frame is tried again.
+    /// Progress is a sample, a message or a byte of output. The frame is tried again.
     #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = between("1s", "30d"))]
     pub stall: Option<TimeSpan>,
     #[command(flatten)]
@@ -49,9 +49,8 @@ pub struct ServerArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
-    /// Remove the files now that no job needs any more.
-    #[command(after_long_help = "The server does this every hour.\n\n\
-        Examples:\n  kiln server collect --dry-run\n  kiln server collect --json")]
+    /// Remove now what the server removes every hour: files that no job needs any longer.
+    #[command(after_long_help = "Examples:\n  kiln server collect --dry-run\n  kiln server collect --json")]
     Collect(CollectArgs),
 }
 

@@ -11,7 +11,7 @@ use crate::service::ServiceRole;
     kiln service install worker -- --server http://10.0.0.5:8765 --key-file farm.key\n  kiln service status\n  \
     kiln service remove worker")]
 pub enum ServiceCommand {
-    /// Install a service of systemd that starts a server or a worker at boot, and start it now.
+    /// Install a systemd service that starts a server or a worker at boot, and start it now.
     Install(Box<InstallArgs>),
     /// Stop a service and remove it; the data stays.
     Remove(RemoveArgs),
@@ -33,17 +33,17 @@ pub struct ScopeArgs {
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-What follows `--` goes to `kiln server` or `kiln worker` at each start. Paths there are made absolute, KILN_* variables that \
-are set now are kept, and kiln.toml is read at each start. The same command again replaces the service.
+The service starts `kiln server` or `kiln worker` with the arguments after `--`. Kiln makes paths in them absolute and \
+keeps KILN_* variables that are set now; kiln.toml is read at each start. The same command again replaces the service.
 
 A service of yours runs as you. It starts at boot because this command enables lingering for you (`loginctl \
-enable-linger`). A service of the system runs as an account of its own, `kiln`, which sees no home folder that is closed \
-to others: its data is in /var/lib/kiln, its settings are in /etc/kiln/kiln.toml, and a key file is copied to \
+enable-linger`). A service of the system runs as an account of its own, `kiln`, which cannot read home folders that are \
+closed to others: its data is in /var/lib/kiln, its settings are in /etc/kiln/kiln.toml, and a key file is copied to \
 /etc/kiln/farm.key. --run-as chooses another account.
 
-A service that fails or is killed starts again after 5 seconds, later after up to 2 minutes. One that was asked to leave \
-(`kiln workers stop NAME`) stays away until the next boot. Its messages: `journalctl --user --unit kiln-worker`, without \
---user for a service of the system.
+A service that fails or is killed starts again after 5 seconds, and after up to 2 minutes if it fails repeatedly. One \
+that was told to leave (`kiln workers stop NAME`) starts at the next boot. `journalctl --user --unit kiln-worker` prints \
+its messages, without --user for a service of the system.
 
 Examples:
   kiln service install server -- --worker
@@ -63,10 +63,10 @@ pub struct InstallArgs {
     /// The program to start [default: this one].
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
-    /// The account that a service of the system runs as [default: kiln, which is made].
+    /// The account that a service of the system runs as [default: kiln, which is created].
     #[arg(long, value_name = "NAME", conflicts_with = "user")]
     pub run_as: Option<String>,
-    /// Install into another system that lies below this folder, such as an image; it starts at the next boot there.
+    /// Install into the system below this folder, such as an image; the service starts when that system boots.
     #[arg(long, value_name = "DIR", conflicts_with = "user", hide_short_help = true)]
     pub root: Option<PathBuf>,
     /// Arguments of `kiln server` or `kiln worker`.
@@ -82,7 +82,7 @@ pub struct RemoveArgs {
     pub role: ServiceRole,
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Remove it from another system that lies below this folder.
+    /// Remove it from the system below this folder.
     #[arg(long, value_name = "DIR", conflicts_with = "user", hide_short_help = true)]
     pub root: Option<PathBuf>,
 }

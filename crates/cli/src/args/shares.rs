@@ -17,27 +17,29 @@ pub struct SharesArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum SharesCommand {
-    /// Those that have jobs, or of whom something was set.
+    /// List those that have jobs, or whose share was set.
     List {
         #[command(flatten)]
         farm: FarmArgs,
     },
-    /// Give more or less of the farm.
+    /// Set the share of the farm of a user or a project.
     Set(SetShareArgs),
 }
 
 #[derive(Debug, Args)]
-#[command(after_long_help = "Who has no work takes nothing from the others, whatever the weight.\n\n\
+#[command(
+    after_long_help = "A user or a project without work takes nothing from the others, whatever its weight.\n\n\
     Examples:\n  kiln users set ada --weight 200\n  kiln projects set advert --max-slots 4\n  \
-    kiln users set ben --max-slots none")]
+    kiln users set ben --max-slots none"
+)]
 #[group(required = true, multiple = true, id = "what", args = ["weight", "max_slots"])]
 pub struct SetShareArgs {
-    /// The name, as jobs say it.
+    /// The name of the user or the project.
     pub name: Name,
-    /// Of two that have work, one of twice the weight gets twice the time; 1 to 10000 [default: 100].
+    /// From 1 to 10000: twice the weight gives twice the time on the farm [default: 100].
     #[arg(long, value_name = "N")]
     pub weight: Option<u32>,
-    /// Slots that may work for it at once, or `none` for as many as there are.
+    /// Slots that it may use at once, or `none` for all.
     #[arg(long, value_name = "N|none")]
     pub max_slots: Option<OrNone<u32>>,
     #[command(flatten)]
@@ -63,21 +65,21 @@ pub enum LimitsCommand {
         #[command(flatten)]
         farm: FarmArgs,
     },
-    /// Say how many there are.
+    /// Set the total of a limit.
     #[command(
-        after_long_help = "Fewer than are in use stops nothing that runs.\n\nExample:\n  kiln limits set nuke 3"
+        after_long_help = "A total below the number in use stops nothing that runs.\n\nExample:\n  kiln limits set nuke 3"
     )]
     Set {
-        /// The name, as jobs say it with --limit.
+        /// The name that jobs give with --limit.
         name: ShortName,
-        /// The number of them.
+        /// The number that all jobs together may use at once.
         total: u32,
         #[command(flatten)]
         farm: FarmArgs,
     },
     /// Remove a limit that no job needs.
     Remove {
-        /// The name.
+        /// The name of the limit.
         name: ShortName,
         #[command(flatten)]
         farm: FarmArgs,

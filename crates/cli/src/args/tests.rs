@@ -49,7 +49,7 @@ fn the_short_help_of_every_command_fits_a_screen() {
 }
 
 #[test]
-fn options_of_a_job_stand_under_headings_in_this_order() {
+fn options_of_a_job_are_under_headings_in_this_order() {
     let headings = ["Frames:", "Settings:", "Policy:", "Scheduling:", "Farm:", "Global:"];
     for (path, mut command) in commands() {
         if !["render", "submit"].contains(&&*path) {

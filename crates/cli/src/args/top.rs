@@ -7,10 +7,10 @@ use super::FarmArgs;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Keys: Tab goes to the other table, arrows select, e explains why a job waits, p pauses, r retries failed frames, c \
-cancels, + and - change the priority, d drains a worker, w lets it work again, ? lists all, q quits. Ends with 0 where you quit it, with 130 by a \
-signal.
+cancels, + and - change the priority, d drains a worker, w lets it work again, ? lists all keys, q quits. The exit code \
+is 0 after q, and 130 after a signal.
 
-Where nobody looks, in a pipe or with --once, it prints the farm once, as text, and ends; with --json, as one document.
+With --once, or in a pipe, it prints the farm once as text and ends; with --json, as one document.
 
 Examples:
   kiln top
@@ -18,7 +18,7 @@ Examples:
   kiln top --once
   kiln top --json | jq '.workers[] | {name, state}'")]
 pub struct TopArgs {
-    /// Print the farm once, and end.
+    /// Print the farm once and end.
     #[arg(long)]
     pub once: bool,
     #[command(flatten)]

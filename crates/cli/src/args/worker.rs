@@ -9,11 +9,11 @@ use crate::settings::flags::{AvailabilityArgs, WorkerSettingArgs};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Ctrl-C drains: frames that have not ended are returned at once, and other workers take them. A second Ctrl-C stops \
-hard.
+Ctrl-C stops the worker: frames that are not done are returned to the farm, and other workers render them. A second \
+Ctrl-C stops it without waiting for anything.
 
---json prints a line of JSON for everything that happens, with its time, `at_ms`, and its `kind`: blenders, no-blender, \
-connected, disconnected, assigned, streaming, started, rendered, delivered, failed, returned, desired-state, unavailable,
+--json prints a line of JSON for each event, with its time, `at_ms`, and its `kind`: blenders, no-blender, \
+connected, disconnected, assigned, streaming, started, rendered, delivered, failed, returned, desired-state, unavailable, \
 available or draining.
 
 Examples:
@@ -51,26 +51,26 @@ pub struct OneWorker {
 
 #[derive(Debug, Subcommand)]
 pub enum WorkersCommand {
-    /// All workers that the farm knows.
+    /// List all workers that the farm knows.
     List {
         #[command(flatten)]
         farm: FarmArgs,
     },
-    /// Give it no further work; it finishes the frames that it renders.
+    /// Give a worker no further work; it finishes the frames that it renders.
     Pause(OneWorker),
-    /// Give it work again.
+    /// Give a worker work again.
     Resume(OneWorker),
-    /// Let it finish what it renders, then leave.
+    /// Let a worker finish the frames that it renders, then leave the farm.
     Drain(OneWorker),
-    /// Let it leave at once; its frames go to others.
+    /// Let a worker leave the farm at once; its frames go to others.
     Stop(OneWorker),
-    /// End its quarantine, in which it is because it failed what others rendered.
+    /// End the quarantine of a worker that failed where others delivered.
     Unquarantine(OneWorker),
-    /// Start its machine over the network (wake-on-LAN).
+    /// Start the machine of a worker over the network (wake-on-LAN).
     Wake(OneWorker),
-    /// Everything about one.
+    /// Show everything about a worker.
     Show(OneWorker),
-    /// Put it into pools, or take it out of them.
+    /// Put a worker into pools, or take it out of them.
     Pool(PoolArgs),
     /// Forget a worker that is gone.
     Remove(OneWorker),
@@ -78,15 +78,15 @@ pub enum WorkersCommand {
 
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Jobs ask for a pool with `kiln submit --pool NAME`; a worker that is in none takes the others.\n\n\
+    after_long_help = "Jobs ask for a pool with `kiln submit --pool NAME`; a worker that is in no pool takes the jobs that ask for none.\n\n\
     Examples:\n  kiln workers pool attic --add night --add big\n  kiln workers pool attic --remove night"
 )]
 #[group(required = true, multiple = true, id = "what", args = ["add", "remove"])]
 pub struct PoolArgs {
-    /// A pool to put it into; give it again for more.
+    /// A pool to put it into; can be repeated.
     #[arg(long, value_name = "POOL")]
     pub add: Vec<ShortName>,
-    /// A pool to take it out of; give it again for more.
+    /// A pool to take it out of; can be repeated.
     #[arg(long, value_name = "POOL")]
     pub remove: Vec<ShortName>,
     #[command(flatten)]

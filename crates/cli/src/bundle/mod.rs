@@ -1,7 +1,7 @@
-//! A bundle by hand: a folder or a zip with a .blend and all that it needs, which opens anywhere.
+//! A bundle for a person: a folder or a zip with a .blend and all files that it needs, which opens anywhere.
 //!
-//! Kiln's own workers are told where the names in a .blend lead. Here nobody is: the copies of the .blend and of its
-//! libraries get names that lead to their files within the bundle. The artist's files stay as they are.
+//! Workers get a table of remapped paths. Here the paths in the copies of the .blend and of its libraries are rewritten,
+//! so that they lead to the files in the bundle. The artist's files stay as they are.
 
 mod target;
 
@@ -27,24 +27,24 @@ const STEP: usize = 1 << 20;
 
 /// A file that goes into the bundle.
 #[derive(Debug, Clone, Serialize)]
-pub struct Planned {
+pub struct BundleEntry {
     pub path: RelPath,
     #[serde(serialize_with = "kiln_types::paths::shown")]
     pub source: PathBuf,
-    /// Bytes, as the source lies on the disk.
+    /// Bytes of the source on the disk.
     pub size: u64,
-    /// A .blend or a library: its names are looked at.
+    /// A .blend or a library: its paths are rewritten.
     pub names: bool,
 }
 
-/// The files of the bundle, sorted by its place there.
+/// The files of the bundle, sorted by their places in it.
 #[derive(Debug)]
 pub struct Plan {
     pub layout: BundleLayout,
-    pub files: Vec<Planned>,
+    pub files: Vec<BundleEntry>,
 }
 
-/// A copy whose names lead elsewhere than the original's.
+/// A copy whose paths differ from those of the original.
 #[derive(Debug, Serialize)]
 pub struct RewrittenFile {
     /// The place in the bundle.
@@ -94,7 +94,7 @@ impl Plan {
     /// Looks at the size of every file.
     pub fn new(found: &Dependencies, layout: BundleLayout) -> Result<Self, BundleError> {
         let libraries = found.items.iter().filter(|item| item.file.kind == ExternalKind::Library);
-        // A library that cannot be read goes along as it is.
+        // A library that cannot be read is copied as it is.
         let broken: HashSet<&Path> = found.broken.iter().map(|error| error.path.as_path()).collect();
         let blends: HashSet<&Path> = libraries
             .flat_map(|item| &item.files)
@@ -106,7 +106,7 @@ impl Plan {
             let meta =
                 fs::metadata(source).map_err(|error| BundleError::Read { path: source.clone(), error })?;
             let names = blends.contains(source.as_path());
-            Ok::<_, BundleError>(Planned {
+            Ok::<_, BundleError>(BundleEntry {
                 path: path.clone(),
                 source: source.clone(),
                 size: meta.len(),
@@ -122,11 +122,8 @@ impl Plan {
         self.files.iter().map(|file| file.size).sum()
     }
 
-    /// Writes the bundle. It has its name once it is whole. `step` hears of the bytes that were read, and stops all
-    /// by answering `false`.
-    ///
-    /// # Errors
-    /// Where the place is taken, a file cannot be read or written, or `step` stops it; then nothing is left behind.
+    /// Writes the bundle, which gets its name once it is whole. `step` is called with the bytes that were read, and stops
+    /// the writing by returning `false`. After an error nothing is left behind.
     pub fn write(
         &self,
         target: &Target,
@@ -139,11 +136,11 @@ impl Plan {
         for file in &self.files {
             let before = stamp(&file.source)?;
             let size = if file.names {
-                let (mut copy, renamed) = self.rewritten(file, &writer)?;
+                let (mut copy, renamed) = self.rewrite(file, &writer)?;
                 let read = |error| BundleError::Read { path: file.source.clone(), error };
                 let size = copy.seek(SeekFrom::End(0)).map_err(read)?;
                 copy.seek(SeekFrom::Start(0)).map_err(read)?;
-                pour(&mut copy, file, size, &mut writer, |_| step(0))?;
+                copy_bytes(&mut copy, file, size, &mut writer, |_| step(0))?;
                 if !step(file.size) {
                     return Err(BundleError::Stopped);
                 }
@@ -154,7 +151,7 @@ impl Plan {
             } else {
                 let read = |error| BundleError::Read { path: file.source.clone(), error };
                 let mut source = File::open(&file.source).map_err(read)?;
-                pour(&mut source, file, before.0, &mut writer, &mut step)?;
+                copy_bytes(&mut source, file, before.0, &mut writer, &mut step)?;
                 before.0
             };
             if stamp(&file.source)? != before {
@@ -173,7 +170,7 @@ impl Plan {
 
     fn begin(&self, target: &Target, force: bool) -> Result<Writer, BundleError> {
         target.check(force)?;
-        // What is there is replaced as a whole.
+        // A bundle replaces the folder or the zip in its place as a whole.
         let real = |path: &Path| path.canonicalize().ok();
         if let Some(place) = real(target.path())
             && self
@@ -186,8 +183,8 @@ impl Plan {
         Writer::new(target)
     }
 
-    /// A .blend with its new names, unpacked, in a file that nobody else sees.
-    fn rewritten(&self, file: &Planned, writer: &Writer) -> Result<(File, Vec<RenamedPath>), BundleError> {
+    /// Writes a .blend with its new paths, decompressed, to a file without a name.
+    fn rewrite(&self, file: &BundleEntry, writer: &Writer) -> Result<(File, Vec<RenamedPath>), BundleError> {
         let out = |error| BundleError::Write { path: writer.place().to_owned(), error };
         let mut copy = tempfile::tempfile_in(writer.scratch()).map_err(out)?;
         let mut buffered = io::BufWriter::with_capacity(STEP, &mut copy);
@@ -203,16 +200,16 @@ impl Plan {
     }
 }
 
-/// Returns the size and the time of a file, which tell that it has changed.
+/// Returns the size and the time of a file, which show a change.
 fn stamp(path: &Path) -> Result<(u64, Option<SystemTime>), BundleError> {
     let meta = fs::metadata(path).map_err(|error| BundleError::Read { path: path.to_owned(), error })?;
     Ok((meta.len(), meta.modified().ok()))
 }
 
-/// Exactly `size` bytes go from the source into the bundle.
-fn pour(
+/// Copies exactly `size` bytes from the source into the bundle.
+fn copy_bytes(
     source: &mut File,
-    file: &Planned,
+    file: &BundleEntry,
     size: u64,
     writer: &mut Writer,
     mut step: impl FnMut(u64) -> bool,

@@ -1,4 +1,4 @@
-//! The target of a bundle: a folder, or a zip. Both grow under another name beside their place.
+//! The target of a bundle: a folder or a zip. Both are written under another name beside their place.
 
 use std::{
     fs::{self, File},
@@ -12,9 +12,9 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use super::BundleError;
 
-/// The file that tells that a folder is a bundle, and how to open it.
+/// The file that marks a folder as a bundle, and says how to open it.
 pub const MANIFEST: &str = "kiln-bundle.json";
-/// A file is packed where its beginning shrinks to this part of itself, in percent.
+/// A file is compressed if its beginning shrinks below this percentage.
 const GAINS: usize = 95;
 
 /// The bundle's place.
@@ -25,8 +25,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// A zip where the name ends so.
-    pub fn named(path: &Path) -> Self {
+    /// Returns the target at a path: a zip if the name ends in `.zip`.
+    pub fn at(path: &Path) -> Self {
         // Fails only for an empty path, which no command line holds.
         let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let is_zip = whole.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip"));
@@ -74,7 +74,7 @@ enum Growing {
     Zip(Box<ZipWriter<BufWriter<File>>>),
 }
 
-/// A bundle that grows. What is not finished goes when this does.
+/// A bundle that is written. It is deleted if it is dropped unfinished.
 pub struct Writer {
     target: Target,
     /// Beside the bundle's place, so that a rename brings it there.
@@ -108,7 +108,7 @@ impl Writer {
         self.target.path()
     }
 
-    /// A folder for what is thrown away.
+    /// A folder for temporary files.
     pub fn scratch(&self) -> &Path {
         self.scratch.path()
     }
@@ -126,7 +126,7 @@ impl Writer {
             Growing::Zip(zip) => {
                 let method =
                     if shrinks(first) { CompressionMethod::Deflated } else { CompressionMethod::Stored };
-                // The same files make the same zip: no times of today. Packing may add a little.
+                // The same files make the same zip, so no times of today. Compression may add some bytes.
                 let options = SimpleFileOptions::default()
                     .compression_method(method)
                     .last_modified_time(zip::DateTime::default())
@@ -138,7 +138,7 @@ impl Writer {
         Ok(())
     }
 
-    /// More of the present file.
+    /// Appends bytes to the present file.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BundleError> {
         let written = match &mut self.into {
             Growing::Folder(_, Some(file)) => file.write_all(bytes),
@@ -148,7 +148,7 @@ impl Writer {
         written.map_err(|error| self.target.unwritable(error))
     }
 
-    /// The bundle is whole, and gets its name.
+    /// Gives the whole bundle its name.
     pub fn finish(self, force: bool) -> Result<(), BundleError> {
         let Self { target, scratch, into } = self;
         let unwritable = |error| target.unwritable(error);
@@ -160,7 +160,7 @@ impl Writer {
                 file.sync_all().map_err(unwritable)?;
             }
         }
-        // Somebody else may have come first.
+        // Somebody else may have taken the place meanwhile.
         target.check(force)?;
         let (whole, place) = (scratch.path().join("bundle"), target.path());
         let old = scratch.path().join("old");
@@ -168,18 +168,18 @@ impl Writer {
         if replaces {
             fs::rename(place, &old).map_err(unwritable)?;
         }
-        let landed = fs::rename(&whole, place);
-        if landed.is_err() && replaces {
-            // It was there a moment ago; where even this fails, it stays in the folder beside.
+        let renamed = fs::rename(&whole, place);
+        if renamed.is_err() && replaces {
+            // The old bundle goes back; if even this fails, it stays in the folder beside.
             if fs::rename(&old, place).is_err() {
                 let _ = scratch.keep();
             }
         }
-        landed.and_then(|()| kiln_files::flush_folder(place.parent().unwrap_or(place))).map_err(unwritable)
+        renamed.and_then(|()| kiln_files::flush_folder(place.parent().unwrap_or(place))).map_err(unwritable)
     }
 }
 
-/// Returns whether packing gains something, told by the file's beginning.
+/// Returns whether compression is worth it, judged by the file's beginning.
 fn shrinks(first: &[u8]) -> bool {
     let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
     // Writing into memory does not fail.
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn only_what_was_made_by_a_bundle_is_replaced() {
         let temp = tempfile::tempdir().unwrap();
-        let folder = Target::named(&temp.path().join("out"));
+        let folder = Target::at(&temp.path().join("out"));
         folder.check(false).unwrap();
         fs::create_dir(folder.path()).unwrap();
         folder.check(false).unwrap();
@@ -207,7 +207,7 @@ mod tests {
         assert!(error(&folder, true).contains("did not make"));
         fs::write(folder.path().join(MANIFEST), "{}").unwrap();
         folder.check(true).unwrap();
-        let zip = Target::named(&temp.path().join("out.ZIP"));
+        let zip = Target::at(&temp.path().join("out.ZIP"));
         assert!(matches!(zip, Target::Zip(_)));
         zip.check(false).unwrap();
         fs::write(zip.path(), "zip").unwrap();
@@ -219,7 +219,7 @@ mod tests {
     fn an_unfinished_bundle_leaves_nothing() {
         let temp = tempfile::tempdir().unwrap();
         for name in ["out", "out.zip"] {
-            let mut writer = Writer::new(&Target::named(&temp.path().join(name))).unwrap();
+            let mut writer = Writer::new(&Target::at(&temp.path().join(name))).unwrap();
             writer.begin("a/b.png", b"bytes", 5).unwrap();
             writer.write(b"by").unwrap();
             drop(writer);

@@ -1,4 +1,4 @@
-//! `kiln jobs wait` and `kiln jobs fetch`, and the end that every stay with a job has.
+//! `kiln jobs wait` and `kiln jobs fetch`, and the last lines of every command that follows a job.
 
 use std::path::PathBuf;
 
@@ -34,9 +34,9 @@ use crate::{
     signals::Signals,
 };
 
-/// An event that ends a command, as its last line.
+/// Returns the last line of a command as JSON: its last event with the exit code.
 fn last_line(event: &impl Serialize, exit: Exit) -> Value {
-    // Types of ours: they serialise.
+    // These types cannot fail to serialise.
     let mut value = serde_json::to_value(event).unwrap_or_default();
     if let Value::Object(fields) = &mut value {
         fields.insert("exit_code".to_owned(), (exit as i32).into());
@@ -44,8 +44,8 @@ fn last_line(event: &impl Serialize, exit: Exit) -> Value {
     value
 }
 
-/// Tells how a submission ended that found nothing to render.
-fn tell_nothing_left(output: Output, finished: SubmissionResult) -> Exit {
+/// Prints the end of a submission that found nothing to render.
+fn print_nothing_left(output: Output, finished: SubmissionResult) -> Exit {
     let exit = Exit::from(finished.outcome);
     let SubmissionResult { kept, skipped, suspicious, out, .. } = &finished;
     let there = count(kept + skipped, "frame");
@@ -58,9 +58,9 @@ fn tell_nothing_left(output: Output, finished: SubmissionResult) -> Exit {
     exit
 }
 
-/// Tells how a stay with a job ended.
-fn tell_finished(output: Output, finished: SubmissionResult) -> Exit {
-    let Some(job) = &finished.job else { return tell_nothing_left(output, finished) };
+/// Prints the end of a job that was followed.
+fn print_finished(output: Output, finished: SubmissionResult) -> Exit {
+    let Some(job) = &finished.job else { return print_nothing_left(output, finished) };
     let (id, exit) = (job.id, Exit::from(finished.outcome));
     if finished.end == FollowEnd::Stopped {
         output.note("stopped; the frames that are done stay, and the same command continues");
@@ -70,12 +70,12 @@ fn tell_finished(output: Output, finished: SubmissionResult) -> Exit {
     }
     if finished.end == FollowEnd::Detached {
         output.note(&format!(
-            "job {id} goes on; `kiln jobs wait {id}` attaches again, `kiln jobs fetch {id}` brings its frames"
+            "job {id} continues; `kiln jobs wait {id}` attaches again, `kiln jobs fetch {id}` fetches its frames"
         ));
     }
     let voice = Voice::of(output, None);
     explain(voice, job, &finished.failed, &finished.log_tail);
-    tell_left(voice, id, &finished);
+    print_left(voice, id, &finished);
     let text = closing_text(output, &finished, job, exit);
     output.last_line(&last_line(&SubmissionEvent::Finished(Box::new(finished)), exit), || text);
     exit
@@ -85,8 +85,8 @@ fn held_line(job: &str) -> String {
     format!("{job} is held after its first frames; the same command without --hold-after renders the others")
 }
 
-/// Tells what kept frames of a job from coming here.
-fn tell_left(voice: Voice<'_>, id: JobId, finished: &SubmissionResult) {
+/// Prints why frames of a job were not written here.
+fn print_left(voice: Voice<'_>, id: JobId, finished: &SubmissionResult) {
     if let Some(error) = &finished.fetch_error {
         voice.error_line(error);
     }
@@ -122,14 +122,12 @@ fn closing_text(output: Output, finished: &SubmissionResult, job: &JobView, exit
     text
 }
 
-/// Of frames that took the place of others.
+/// Returns the line about frames that replaced others.
 fn replaced_line(replaced: u32) -> Option<String> {
-    (replaced > 0)
-        .then(|| format!("{} took the place of earlier ones of this .blend", count(replaced, "frame")))
+    (replaced > 0).then(|| format!("{} replaced earlier ones of this .blend", count(replaced, "frame")))
 }
 
-/// Follows the jobs of a submission to their ends, or until the person goes. Returns the results of all its variants, in
-/// their order.
+/// Follows the jobs of a submission until they end or the person detaches. Returns the results of all variants in order.
 pub async fn follow_runs(
     screen: &mut Screen,
     runs: Vec<VariantRun>,
@@ -158,15 +156,12 @@ pub async fn follow_runs(
     Ok(results)
 }
 
-/// Tells how the variants of a submission ended.
-///
-/// # Errors
-/// The only one could not be followed.
+/// Prints the ends of the variants of a submission. Fails if the only one could not be followed.
 pub fn tell_results(output: Output, mut results: Vec<VariantResult>) -> Outcome<Exit> {
     if let [VariantResult { variant: None, .. }] = &results[..]
         && let Some(only) = results.pop()
     {
-        return Ok(tell_finished(output, *only.result?));
+        return Ok(print_finished(output, *only.result?));
     }
     let all = VariantsResult::of(&results);
     let mut rows = Vec::new();
@@ -176,7 +171,7 @@ pub fn tell_results(output: Output, mut results: Vec<VariantResult>) -> Outcome<
             Ok(finished) => {
                 if let Some(job) = &finished.job {
                     explain(voice, job, &finished.failed, &finished.log_tail);
-                    tell_left(voice, job.id, &finished);
+                    print_left(voice, job.id, &finished);
                 }
                 let frames = summary.frames;
                 suspicious_lines(&finished.suspicious, frames).iter().for_each(|line| voice.note(line));
@@ -198,7 +193,7 @@ pub fn tell_results(output: Output, mut results: Vec<VariantResult>) -> Outcome<
     }
     if all.outcome == JobOutcome::Detached {
         output.note(
-            "the jobs go on; `kiln jobs wait JOB` attaches again, `kiln jobs fetch JOB` brings its frames",
+            "the jobs continue; `kiln jobs wait JOB` attaches again, `kiln jobs fetch JOB` fetches its frames",
         );
     }
     let exit = Exit::from(all.outcome);
@@ -209,27 +204,27 @@ pub fn tell_results(output: Output, mut results: Vec<VariantResult>) -> Outcome<
     Ok(exit)
 }
 
-/// The target of a job's frames.
-struct Landing {
+/// The folder for a job's frames, and the treatment of files that are in it.
+struct FrameFolder {
     out: PathBuf,
     blend: String,
     existing: Existing,
     marker: Option<Marker>,
 }
 
-fn landing(settings: &Settings, client: &Client, job: &JobView, args: &FetchArgs) -> Landing {
+fn frame_folder(settings: &Settings, client: &Client, job: &JobView, args: &FetchArgs) -> FrameFolder {
     let marker = Marker::load(&settings.data.value, client.url(), job);
     let remembered = marker.as_ref().map(|marker| marker.out.clone());
     let out = args.out.clone().or(remembered).unwrap_or_else(|| PathBuf::from("."));
     let blend =
         marker.as_ref().map_or_else(|| job.spec.session.own_stem().to_owned(), |marker| marker.blend.clone());
     let existing = args.existing.or(marker.as_ref().map(|marker| marker.existing)).unwrap_or_default();
-    Landing { out, blend, existing, marker }
+    FrameFolder { out, blend, existing, marker }
 }
 
-impl Landing {
+impl FrameFolder {
     async fn open(&self) -> Result<FetchTarget, SubmissionError> {
-        // A job that skips has left out what is there already; whatever came since is in the way all the same.
+        // A job with `skip` left out the files of its submission; files that came later are in the way all the same.
         let is_of_here = self.marker.is_some();
         FetchTarget::open(self.out.clone(), &self.blend, self.existing, is_of_here).await
     }
@@ -240,10 +235,10 @@ pub async fn wait(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     let mut signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
     let client = farm::need(&settings)?;
     let job = client.job(args.job.id).await?;
-    let landing = landing(&settings, &client, &job, &args);
-    let fetches = landing.marker.is_some() || args.out.is_some();
-    let target = if fetches { Some(landing.open().await?) } else { None };
-    let marker = landing.marker.map(|marker| (settings.data.value, marker));
+    let folder = frame_folder(&settings, &client, &job, &args);
+    let fetches = folder.marker.is_some() || args.out.is_some();
+    let target = if fetches { Some(folder.open().await?) } else { None };
+    let marker = folder.marker.map(|marker| (settings.data.value, marker));
     let (events, mut screen) = Screen::new(context.output);
     let job = SubmittedJob::attach(client, job, target, marker, events);
     let runs = vec![VariantRun::Job(Box::new(job))];
@@ -256,10 +251,10 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     let settings = context.settings(&args.job.farm)?;
     let client = farm::need(&settings)?;
     let job = client.job(args.job.id).await?;
-    let landing = landing(&settings, &client, &job, &args);
-    let target = landing.open().await?;
-    // What was fetched elsewhere is still to come to the folder that was named first.
-    let marker = landing.marker.filter(|_| args.out.is_none());
+    let folder = frame_folder(&settings, &client, &job, &args);
+    let target = folder.open().await?;
+    // A job that is fetched to another folder is still to be fetched to its own.
+    let marker = folder.marker.filter(|_| args.out.is_none());
     let marker = marker.map(|marker| (settings.data.value, marker));
     let (events, mut messages) = EventSender::channel();
     let job = SubmittedJob::attach(client, job, Some(target), marker, events);
@@ -268,19 +263,19 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     let totals = loop {
         tokio::select! {
             biased;
-            Some(message) = messages.recv() => tell_fetched(output, message),
+            Some(message) = messages.recv() => print_fetched(output, message),
             totals = &mut fetching => break totals?,
         }
     };
     while let Ok(message) = messages.try_recv() {
-        tell_fetched(output, message);
+        print_fetched(output, message);
     }
     let Some(totals) = totals else { return Ok(Exit::Done) };
-    Ok(tell_totals(output, totals))
+    Ok(print_totals(output, totals))
 }
 
-/// A frame that was fetched.
-fn tell_fetched(output: Output, message: SubmissionMessage) {
+/// Prints a frame that was fetched.
+fn print_fetched(output: Output, message: SubmissionMessage) {
     let SubmissionMessage::Event(event) = message else { return };
     output.line(&event);
     if let SubmissionEvent::FrameFetched { frame, result, .. } = event.event
@@ -290,7 +285,7 @@ fn tell_fetched(output: Output, message: SubmissionMessage) {
     }
 }
 
-fn tell_totals(output: Output, totals: FetchTotals) -> Exit {
+fn print_totals(output: Output, totals: FetchTotals) -> Exit {
     let FetchTotals { job, state, out, fetched, there, replaced, left, gone, suspicious } = &totals;
     if let Some(frame) = gone.first() {
         output.warning(&SubmissionError::FrameGone { job: *job, frame: *frame }.to_string());

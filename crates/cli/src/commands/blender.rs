@@ -44,14 +44,14 @@ pub async fn discover(settings: &Settings) -> Outcome<Vec<BlenderInstall>> {
     let (extra, data, cache) =
         (settings.blender.value.clone(), settings.data.value.clone(), settings.cache.clone());
     tokio::task::spawn_blocking(move || kiln_host::discover(&extra, &data, &cache)).await.map_err(|error| {
-        CommandError::failed(format!("the search for Blenders broke off ({error}); try again"))
+        CommandError::failed(format!("the search for Blenders ended early ({error}); try again"))
     })
 }
 
 fn listed(found: &[BlenderInstall]) -> String {
     if found.is_empty() {
-        return "No Blender is found. On Debian and Ubuntu `apt install blender` brings one, \
-                `kiln blender install 5.0` another; --blender names one that lies elsewhere."
+        return "No Blender is found. `apt install blender` (Debian, Ubuntu) or `kiln blender install 5.0` installs one; \
+                --blender names one that is elsewhere."
             .to_owned();
     }
     table(

@@ -20,7 +20,7 @@ use crate::{
     exit::{CommandError, Exit, Outcome},
     output::{
         Output,
-        blend::tell_missing,
+        blend::print_missing,
         one_line,
         text::{count, shown},
     },
@@ -56,7 +56,7 @@ pub async fn run(context: &Context, args: BundleArgs) -> Outcome<Exit> {
 }
 
 fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Exit> {
-    let target = Target::named(&args.out);
+    let target = Target::at(&args.out);
     let found = find_dependencies(&args.file).map_err(|error| CommandError::bad_input(error.to_string()))?;
     let extras =
         extras(output, &args.extras).find().map_err(|error| CommandError::bad_input(error.to_string()))?;
@@ -68,13 +68,13 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
         output.note(notice);
     }
     for broken in &found.broken {
-        output.warning(&format!("{broken}; it goes along as it is"));
+        output.warning(&format!("{broken}; it is copied as it is"));
     }
     let missing = &plan.layout.missing;
     let named: Vec<String> = missing.iter().map(ToString::to_string).collect();
     let named: Vec<(&Path, &str)> =
         missing.iter().zip(&named).map(|(one, file)| (&*one.holder, file.as_str())).collect();
-    tell_missing(output, &named);
+    print_missing(output, &named);
     for table in &extras.missing_tables {
         output.note(&format!("missing: table {} of the colour configuration", one_line(table)));
     }
@@ -86,12 +86,12 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
             (format!("{lacking} files are"), "them")
         };
         return Err(CommandError::bad_input(format!(
-            "{what} missing; bring {them} back, or go on without {them} with --allow-missing"
+            "{what} missing; bring {them} back, or continue without {them} with --allow-missing"
         )));
     }
     if args.dry_run {
         target.check(args.force)?;
-        told(output, &found, &plan, None);
+        print_bundle(output, &found, &plan, None);
         return Ok(Exit::Done);
     }
     let bar = bytes_bar(output, plan.size());
@@ -104,7 +104,7 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
     };
     let made = plan.write(&target, args.force, &manifest(&plan, &extras), step);
     bar.iter().for_each(ProgressBar::finish_and_clear);
-    told(output, &found, &plan, Some((&target, &made?)));
+    print_bundle(output, &found, &plan, Some((&target, &made?)));
     Ok(Exit::Done)
 }
 
@@ -118,7 +118,7 @@ fn manifest(plan: &Plan, extras: &FoundExtras) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
 }
 
-fn told(output: Output, found: &Dependencies, plan: &Plan, made: Option<(&Target, &BundleSummary)>) {
+fn print_bundle(output: Output, found: &Dependencies, plan: &Plan, made: Option<(&Target, &BundleSummary)>) {
     let layout = &plan.layout;
     let bytes = made.map_or_else(|| plan.size(), |(_, made)| made.bytes);
     let place: Option<PathBuf> = made.map(|(target, _)| target.path().to_owned());

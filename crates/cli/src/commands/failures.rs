@@ -13,7 +13,7 @@ use crate::{
     output::{table::table, text::count},
 };
 
-/// Lines that `kiln jobs show` gives to them.
+/// Failures that `kiln jobs show` prints.
 const SHOWN: usize = 30;
 
 pub async fn list(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
@@ -27,7 +27,7 @@ pub async fn list(context: &Context, client: &Client, id: JobId) -> Outcome<Exit
         let mut text = shown(&attempts, &gone(&failed));
         if !failed.is_empty() {
             let frames = count(failed.len() as u32, "frame");
-            text.push_str(&format!("\n\n{frames} failed. `kiln jobs retry {id}` lets them try again."));
+            text.push_str(&format!("\n\n{frames} failed. `kiln jobs retry {id}` tries them again."));
         }
         text
     });
@@ -50,11 +50,11 @@ pub async fn of_failed_frames(client: &Client, id: JobId, failed: &[TaskView]) -
     if more {
         text.push_str(&format!("\n(more: kiln jobs failures {id})"));
     }
-    text.push_str(&format!("\n`kiln jobs retry {id}` lets them try again."));
+    text.push_str(&format!("\n`kiln jobs retry {id}` tries them again."));
     Ok(Some(text))
 }
 
-/// Oldest first, frame by frame.
+/// Returns all attempts that failed, by frame and age.
 async fn all(client: &Client, id: JobId) -> Outcome<Vec<AttemptView>> {
     let mut all = client.all_attempts(id, of_failed()).await?;
     sort(&mut all);

@@ -1,4 +1,4 @@
-//! `kiln jobs`: list, show, and the verbs.
+//! `kiln jobs`: lists, shows and changes jobs.
 
 use kiln_api::{ChangeJob, JobView, Kept};
 use kiln_client::{AttemptFilter, Client, ClientError, JobFilter, submission::failed_tasks};
@@ -40,17 +40,17 @@ pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
         JobsCommand::Cancel(job) => {
             let client = open(&job.farm)?;
             client.cancel(job.id).await?;
-            return verb(context, &client, job.id, "is cancelled").await;
+            return print_change(context, &client, job.id, "is cancelled").await;
         }
         JobsCommand::Pause(job) => {
             let client = open(&job.farm)?;
             client.pause(job.id).await?;
-            return verb(context, &client, job.id, "is paused").await;
+            return print_change(context, &client, job.id, "is paused").await;
         }
         JobsCommand::Resume(job) => {
             let client = open(&job.farm)?;
             client.resume(job.id).await?;
-            return verb(context, &client, job.id, "goes on").await;
+            return print_change(context, &client, job.id, "continues").await;
         }
         JobsCommand::Set(args) => {
             let client = open(&args.job.farm)?;
@@ -67,48 +67,48 @@ pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
         JobsCommand::Retry(job) => {
             let client = open(&job.farm)?;
             client.retry(job.id).await?;
-            return verb(context, &client, job.id, "tries again what failed").await;
+            return print_change(context, &client, job.id, "tries its failed frames again").await;
         }
         JobsCommand::Rerender { bake: true, job, .. } => {
             let client = open(&job.farm)?;
             client.rebake(job.id).await?;
-            return verb(context, &client, job.id, "bakes again, and renders its frames from that").await;
+            return print_change(context, &client, job.id, "bakes again, then renders every frame").await;
         }
         JobsCommand::Rerender { frames, job, .. } => {
             let client = open(&job.farm)?;
             client.rerender(job.id, frames).await?;
-            return verb(context, &client, job.id, "renders these frames again").await;
+            return print_change(context, &client, job.id, "renders these frames again").await;
         }
         JobsCommand::Extend { frames, job } => {
             let client = open(&job.farm)?;
             client.extend(job.id, frames).await?;
-            return verb(context, &client, job.id, "has more frames").await;
+            return print_change(context, &client, job.id, "has more frames").await;
         }
         JobsCommand::Archive(jobs) => {
             let client = open(&jobs.farm)?;
-            each(context, &jobs, "archived", async |id| client.archive(id).await).await
+            change_each(context, &jobs, "archived", async |id| client.archive(id).await).await
         }
         JobsCommand::Unarchive(jobs) => {
             let client = open(&jobs.farm)?;
-            each(context, &jobs, "back in the list", async |id| client.unarchive(id).await).await
+            change_each(context, &jobs, "back in the list", async |id| client.unarchive(id).await).await
         }
         JobsCommand::Delete { force, jobs } => {
             let client = open(&jobs.farm)?;
-            each(context, &jobs, "deleted", async |id| client.delete(id, force).await).await
+            change_each(context, &jobs, "deleted", async |id| client.delete(id, force).await).await
         }
     }
 }
 
-/// Does the same to several jobs. One that refuses holds up none of the others; the first refusal is the outcome.
-async fn each(
+/// Applies a change to several jobs. A refusal does not stop the others; the first one is the outcome.
+async fn change_each(
     context: &Context,
     jobs: &SomeJobs,
     what: &str,
-    verb: impl AsyncFn(JobId) -> Result<(), ClientError>,
+    change: impl AsyncFn(JobId) -> Result<(), ClientError>,
 ) -> Outcome<Exit> {
     let (mut done, mut refused) = (Vec::new(), None);
     for id in &jobs.ids {
-        match verb(*id).await {
+        match change(*id).await {
             Ok(()) => done.push(*id),
             Err(error) if refused.is_none() => refused = Some(error),
             Err(error) => context.output.warning(&error.to_string()),
@@ -122,7 +122,7 @@ async fn each(
     refused.map_or(Ok(Exit::Done), |error| Err(error.into()))
 }
 
-async fn verb(context: &Context, client: &Client, id: JobId, what: &str) -> Outcome<Exit> {
+async fn print_change(context: &Context, client: &Client, id: JobId, what: &str) -> Outcome<Exit> {
     let job = client.job(id).await?;
     context.output.done(&job, &format!("Job {id} {what}."));
     Ok(Exit::Done)
@@ -160,10 +160,8 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
         if jobs.is_empty() {
             return match archived {
                 _ if filtered => "There are no such jobs; `kiln jobs` lists all.".to_owned(),
-                ArchivedFilter::Only => {
-                    "No job is archived. `kiln jobs archive ID` puts one away.".to_owned()
-                }
-                _ => "There are no jobs. `kiln submit shot.blend` makes one.".to_owned(),
+                ArchivedFilter::Only => "No job is archived. `kiln jobs archive ID` archives one.".to_owned(),
+                _ => "There are no jobs. `kiln submit shot.blend` submits one.".to_owned(),
             };
         }
         table(
@@ -233,7 +231,7 @@ async fn explain(context: &Context, client: &Client, id: JobId) -> Outcome<Exit>
     Ok(Exit::Done)
 }
 
-/// A job in lines.
+/// Describes a job, a line for each property.
 fn describe(job: &JobView) -> String {
     let spec = &job.spec;
     let session = &spec.session;
@@ -298,7 +296,7 @@ fn describe(job: &JobView) -> String {
 fn device(spec: &JobSpec) -> String {
     match (spec.any_gpu, spec.session.device) {
         (_, DeviceClass::Gpu) => "any GPU: the first worker that takes a task decides which".to_owned(),
-        (true, device) => format!("{device}, as the first worker that took a task has it"),
+        (true, device) => format!("{device}, chosen by the first worker that took a task"),
         (false, device) => device.to_string(),
     }
 }
@@ -333,7 +331,7 @@ fn requirements(requirements: &JobRequirements) -> Vec<String> {
     parts
 }
 
-/// In words, until when something is kept.
+/// Says how long something is kept.
 fn until(kept: Kept) -> String {
     match kept {
         Kept::WhileOpen => "while the job is open".to_owned(),
@@ -365,9 +363,9 @@ fn overrides(settings: &RenderSettings) -> Vec<String> {
     texts.chain(settings.properties.iter().map(|(path, value)| format!("{path}={value}"))).collect()
 }
 
-/// The attempt whose log tells most where nobody says which: the newest that failed, else the newest that runs, that
-/// delivered, or that there is. Of a frame the newest. Asked for by as many short requests, however many there are.
-async fn telling_attempt(client: &Client, id: JobId, frame: Option<i32>) -> Outcome<Option<AttemptId>> {
+/// Returns the attempt whose log is printed by default: of a frame the newest; of a job the newest that failed, or else
+/// the newest that runs, that delivered, or that exists.
+async fn default_attempt(client: &Client, id: JobId, frame: Option<i32>) -> Outcome<Option<AttemptId>> {
     let by_state = [AttemptState::Failed, AttemptState::Running, AttemptState::Committed];
     let states = by_state.into_iter().filter(|_| frame.is_none()).map(Some).chain([None]);
     for state in states {
@@ -388,10 +386,10 @@ async fn logs(context: &Context, client: &Client, args: &LogsArgs) -> Outcome<Ex
             let none = || {
                 let what = args.frame.map_or_else(String::new, |frame| format!(" at frame {frame}"));
                 CommandError::bad_input(format!(
-                    "job {id} has no attempt{what} yet; `kiln jobs show {id}` tells what it waits for"
+                    "job {id} has no attempt{what} yet; `kiln jobs show {id}` says what it waits for"
                 ))
             };
-            telling_attempt(client, id, args.frame).await?.ok_or_else(none)?
+            default_attempt(client, id, args.frame).await?.ok_or_else(none)?
         }
     };
     let log = client.attempt_log(id, attempt).await?;

@@ -1,4 +1,4 @@
-//! One file a command.
+//! The commands, each in a file.
 
 pub mod attach;
 pub mod blender;
@@ -51,7 +51,7 @@ impl Context {
     }
 }
 
-/// A row a worker, and what it all came to.
+/// Returns a table with a row for each worker, and the total.
 pub fn closing_table(report: &JobReport) -> String {
     let rows = report.workers.iter().map(|share| {
         vec![

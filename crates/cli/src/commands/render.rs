@@ -1,4 +1,4 @@
-//! `kiln render`: here, in a farm inside this command; or in a farm, with this machine.
+//! `kiln render`: in a farm inside this command, or on a farm together with this machine.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -57,12 +57,12 @@ async fn here(
     let (events, mut screen) = Screen::new(output);
     let begun = tokio::select! {
         begun = begin_here(&mut screen, events, settings, args) => begun?,
-        // Everything that was begun is dropped, and so undone.
+        // Dropping what was begun undoes it.
         () = signals.next() => return Ok(Exit::Interrupted),
     };
     let (inside, runs) = match begun {
-        Begun::NothingLeft(results) => return tell_results(output, results),
-        Begun::Jobs(inside, runs) => (*inside, runs),
+        LocalStart::NothingLeft(results) => return tell_results(output, results),
+        LocalStart::Jobs(inside, runs) => (*inside, runs),
     };
     let results = match follow_runs(&mut screen, runs, JobHome::Caller, signals).await {
         Ok(results) => results,
@@ -82,18 +82,18 @@ async fn here(
     told
 }
 
-enum Begun {
+enum LocalStart {
     NothingLeft(Vec<VariantResult>),
     Jobs(Box<LocalFarm>, Vec<VariantRun>),
 }
 
-/// The farm inside starts, and its Blender with it, while the file is read and hashed.
+/// Starts the farm inside this command, and its Blender, while the file is read and hashed.
 async fn begin_here(
     screen: &mut Screen,
     events: EventSender,
     settings: &Settings,
     args: &RenderArgs,
-) -> Outcome<Begun> {
+) -> Outcome<LocalStart> {
     let output = screen.output;
     let blenders = discover(settings).await?;
     let there = blenders.iter().map(|install| install.version.series()).collect();
@@ -109,7 +109,7 @@ async fn begin_here(
     let found: Vec<InstalledBlender<'_>> = chosen
         .iter()
         .map(|(file, series)| {
-            let install = check_blender(file, *series, &blenders)?;
+            let install = find_blender(file, *series, &blenders)?;
             Ok(InstalledBlender { install, devices: OnceCell::new() })
         })
         .collect::<Outcome<_>>()?;
@@ -131,7 +131,7 @@ async fn begin_here(
     let (inside, planned) = screen.during(async { tokio::join!(starting, reading) }).await;
     match (planned, inside) {
         (Ok(planned), Ok(inside)) => submit_here(screen, inside, planned).await,
-        // What is wrong with the file matters more than what is wrong with the machine.
+        // A fault of the file matters more than a fault of the machine.
         (Err(error), Ok(inside)) => {
             inside.end().await;
             Err(error.into())
@@ -141,13 +141,17 @@ async fn begin_here(
     }
 }
 
-async fn submit_here(screen: &mut Screen, inside: LocalFarm, planned: PlannedSubmission) -> Outcome<Begun> {
+async fn submit_here(
+    screen: &mut Screen,
+    inside: LocalFarm,
+    planned: PlannedSubmission,
+) -> Outcome<LocalStart> {
     if planned.blender().is_none() {
         inside.end().await;
-        return Ok(Begun::NothingLeft(planned.nothing_left()));
+        return Ok(LocalStart::NothingLeft(planned.nothing_left()));
     }
     match screen.during(planned.submit(&inside.client)).await {
-        Ok(runs) => Ok(Begun::Jobs(Box::new(inside), runs)),
+        Ok(runs) => Ok(LocalStart::Jobs(Box::new(inside), runs)),
         Err(error) => {
             inside.end().await;
             Err(error.into())
@@ -155,10 +159,10 @@ async fn submit_here(screen: &mut Screen, inside: LocalFarm, planned: PlannedSub
     }
 }
 
-/// A Blender of this machine, which knows what devices it can use.
+/// A Blender of this machine, and the devices that it can use.
 struct InstalledBlender<'a> {
     install: &'a BlenderInstall,
-    /// The answer of a Blender that was started for it: every variant asks for the devices.
+    /// Asked of Blender once, although every variant needs them.
     devices: OnceCell<Vec<LocalDevice>>,
 }
 
@@ -180,18 +184,20 @@ impl LocalDevices for InstalledBlender<'_> {
     }
 }
 
-/// The series of Blender that wrote a file, told by its first bytes.
+/// Reads the series of Blender that wrote a file from its first bytes.
 async fn written_by(file: &Path) -> Outcome<BlenderSeries> {
     let file = file.to_owned();
     let peek = tokio::task::spawn_blocking(move || kiln_blend::peek(&file))
         .await
-        .map_err(|error| CommandError::failed(format!("reading the .blend broke off ({error})")))?
+        .map_err(|error| {
+            CommandError::failed(format!("reading the .blend ended early ({error}); try again"))
+        })?
         .map_err(|error| CommandError::bad_input(error.to_string()))?;
     Ok(peek.written_by.series())
 }
 
-/// A job that waits for a Blender would wait without end here.
-fn check_blender<'a>(
+/// Returns the installed Blender of a series. Without it, a job here would wait without end.
+fn find_blender<'a>(
     file: &Path,
     series: BlenderSeries,
     blenders: &'a [BlenderInstall],
@@ -203,11 +209,11 @@ fn check_blender<'a>(
     let found = if there.is_empty() {
         "none is found here".to_owned()
     } else {
-        format!("here is {}", listed(&there))
+        format!("this machine has {}", listed(&there))
     };
-    // What there is no Python module of, only a person can get.
+    // Only a person can install a series that has no Python module.
     let get = match can_install(series) {
-        true => format!("get it with `kiln blender install {series}`, or name one with --blender"),
+        true => format!("install it with `kiln blender install {series}`, or name one with --blender"),
         false => "name one with --blender".to_owned(),
     };
     Err(CommandError::bad_input(format!("{} needs Blender {series}, and {found}; {get}", file.display())))
@@ -229,7 +235,7 @@ async fn on_farm(
         checked?;
         if args.job.settings.blender_version.is_none() {
             let mut there = of_farm(&client).await?;
-            // The search costs time, and is for a series that the farm lacks.
+            // The search takes time, and is only needed for a series that the farm lacks.
             if !args.no_local && read.blenders().iter().any(|(_, series)| !there.contains(series)) {
                 there.extend(discover(settings).await?.iter().map(|install| install.version.series()));
             }
@@ -252,7 +258,7 @@ async fn on_farm(
     name_jobs(output, &runs);
     let results = follow_runs(&mut screen, runs, JobHome::Farm, signals).await;
     if let Some(worker) = worker {
-        // It may hold frames of other jobs by now: they go back at once, not after a lease.
+        // It may hold frames of other jobs: it returns them now, so that they do not wait for its lease to expire.
         tokio::select! {
             _ = worker.drain() => {}
             () = signals.next() => worker.stop_hard().await,
@@ -261,15 +267,15 @@ async fn on_farm(
     tell_results(output, results?)
 }
 
-/// Lets this machine render too. Where it cannot, the farm does it alone, and that is said.
+/// Lets this machine render too. If it cannot, the farm renders alone, with a warning.
 async fn join(
     output: Output,
     settings: &Settings,
     client: &Client,
     series: BlenderSeries,
 ) -> Option<RunningWorker> {
-    // A worker that is at work here already has this machine's cores; a second one would only fight it. One that
-    // rests leaves them to the person, and this is the person.
+    // A worker that runs here uses this machine's cores already; a second one would compete with it. An unavailable
+    // worker leaves the cores to the person, who has started this command.
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let workers = client.workers().await.unwrap_or_default();
     let works = |state| !matches!(state, WorkerState::Offline | WorkerState::Unavailable);
@@ -282,7 +288,7 @@ async fn join(
     match RunningWorker::start(options).await {
         Ok(worker) => Some(worker),
         Err(error) => {
-            output.warning(&format!("this machine does not render along: {error}"));
+            output.warning(&format!("this machine does not render for the job: {error}"));
             None
         }
     }

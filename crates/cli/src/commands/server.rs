@@ -46,35 +46,34 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     let server = Server::start(options).await?;
     greet(context, &server, &settings);
     if context.output.reader() == OutputMode::Json {
-        // It ends with the command.
-        tokio::spawn(tell_events(context.output, events(&server).await?));
+        tokio::spawn(print_events(context.output, events(&server).await?));
     }
     let worker = if args.worker { Some(start_worker(context, &server, &settings).await?) } else { None };
-    crate::service::ready::tell();
+    crate::service::ready::notify();
     stay(context, server, worker, &mut signals).await
 }
 
 async fn collect(context: &Context, args: &CollectArgs) -> Outcome<Exit> {
     let client = crate::farm::need(&context.settings(&args.farm)?)?;
-    let went = client.collect(args.dry_run).await?;
-    context.output.result(&went, || {
+    let removed = client.collect(args.dry_run).await?;
+    context.output.result(&removed, || {
         let jobs = |ids: &[JobId]| match ids {
             [] => "none".to_owned(),
             [first, more @ ..] => more.iter().fold(first.to_string(), |all, id| format!("{all}, {id}")),
         };
         let of = |bytes| if bytes == 0 { "nothing".to_owned() } else { ByteSize(bytes).to_string() };
         let rows = [
-            ("files of jobs", jobs(&went.inputs)),
-            ("frames of jobs", jobs(&went.outputs)),
-            ("logs of jobs", jobs(&went.logs)),
-            ("bundles", went.bundles.to_string()),
-            ("tasks with intermediate files", went.intermediates.to_string()),
-            ("uploads", went.uploads.to_string()),
-            ("blobs", format!("{}, {}", went.blobs, of(went.bytes))),
-            ("logs", of(went.log_bytes)),
-            ("events", went.events.to_string()),
+            ("files of jobs", jobs(&removed.inputs)),
+            ("frames of jobs", jobs(&removed.outputs)),
+            ("logs of jobs", jobs(&removed.logs)),
+            ("bundles", removed.bundles.to_string()),
+            ("tasks with intermediate files", removed.intermediates.to_string()),
+            ("uploads", removed.uploads.to_string()),
+            ("blobs", format!("{}, {}", removed.blobs, of(removed.bytes))),
+            ("logs", of(removed.log_bytes)),
+            ("events", removed.events.to_string()),
         ];
-        let head = if args.dry_run { "WOULD GO" } else { "GONE" };
+        let head = if args.dry_run { "WOULD BE REMOVED" } else { "REMOVED" };
         table(&[head, ""], rows.map(|(what, count)| vec![what.to_owned(), count]))
     });
     Ok(Exit::Done)
@@ -85,13 +84,15 @@ async fn events(server: &RunningServer) -> Outcome<EventStream> {
     Ok(Client::new(server.url(), server.key())?.events(None, None).await?)
 }
 
-/// A line each, as every listener of the farm's events gets them.
-async fn tell_events(output: Output, mut events: EventStream) {
+/// Prints each event of the farm as a line.
+async fn print_events(output: Output, mut events: EventStream) {
     loop {
         match events.next().await {
             Ok(event) => output.line(&event),
             Err(error) if error.is_transient() => {}
-            Err(error) => return output.warning(&format!("the farm's events are told no more: {error}")),
+            Err(error) => {
+                return output.warning(&format!("the farm's events are no longer printed: {error}"));
+            }
         }
     }
 }
@@ -111,7 +112,7 @@ fn greet(context: &Context, server: &RunningServer, settings: &Settings) {
         &(),
         &format!(
             "The farm is at {url}, its key in {}.\nAnother machine joins with: kiln worker --server {url} --key-file \
-             farm.key\nCtrl-C ends the server; jobs go on at its next start.",
+             farm.key\nCtrl-C ends the server; jobs continue at its next start.",
             key.display()
         ),
     );
@@ -150,7 +151,7 @@ async fn stay(
         }
         () = signals.next() => {}
     }
-    context.output.note("stopping; again to stop hard");
+    context.output.note("stopping; press Ctrl-C again to stop at once");
     let orderly = async {
         if let Some(worker) = &worker {
             worker.drain().await;

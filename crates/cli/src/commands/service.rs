@@ -48,7 +48,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Services of the system are root's to change.
+/// Checks that a service of the system is changed by root.
 fn demand_root(manager: &Manager) -> Outcome {
     if matches!(manager, Manager::System(None)) && !is_root() {
         return Err(CommandError::bad_input(
@@ -77,7 +77,7 @@ fn install(context: &Context, args: InstallArgs) -> Outcome<Exit> {
     }
     if let Some(root) = manager.root() {
         if unit.runs_as == RunsAs::Own {
-            manager.make_account()?;
+            manager.create_account()?;
         }
         if let Some(key) = key {
             systemd::write(&root.join(KEY_COPY), &key, 0o600)?;
@@ -115,7 +115,7 @@ fn install(context: &Context, args: InstallArgs) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-/// The unit, and the farm's key where a copy of it is to be made.
+/// Returns the unit, and the farm's key if the service gets a copy of it.
 fn unit(context: &Context, args: &InstallArgs, manager: &Manager) -> Outcome<(ServiceUnit, Option<String>)> {
     let runs_as = match (manager, &args.run_as) {
         (Manager::Myself, _) => RunsAs::Myself,
@@ -137,7 +137,7 @@ fn unit(context: &Context, args: &InstallArgs, manager: &Manager) -> Outcome<(Se
         if let Some(data) = &data {
             let text = data.to_str().ok_or_else(|| {
                 CommandError::bad_input(format!(
-                    "{} is not Unicode, and a unit of systemd is",
+                    "{} is not Unicode, which systemd requires; choose another folder",
                     data.display()
                 ))
             })?;
@@ -147,11 +147,14 @@ fn unit(context: &Context, args: &InstallArgs, manager: &Manager) -> Outcome<(Se
     if runs_as == RunsAs::Own && !has(&environment, "KILN_CONFIG") {
         environment.push(("KILN_CONFIG".into(), format!("/{SYSTEM_SETTINGS}/kiln.toml")));
     }
-    let key =
-        if args.role == ServiceRole::Worker { key(&mut words, &mut environment, manager)? } else { None };
+    let key = if args.role == ServiceRole::Worker {
+        take_key(&mut words, &mut environment, manager)?
+    } else {
+        None
+    };
     let program = program_of(context, args, &runs_as)?;
     match (&runs_as, &data) {
-        // What the settings say is said now, not at the next boot.
+        // A mistake in the settings is reported now, not at the next boot.
         (RunsAs::Myself, _) => drop(context.settings(&FarmArgs::default())?),
         (RunsAs::Own, Some(data)) if data != Path::new(OWN_DATA) => context.output.note(&format!(
             "the account {OWN_ACCOUNT} needs {0} for itself: sudo install -d -o {OWN_ACCOUNT} -g {OWN_ACCOUNT} -m 700 {0}",
@@ -184,13 +187,13 @@ fn named(name: &str, elsewhere: bool) -> Outcome<String> {
     }
     if !elsewhere && !systemd::account_exists(name) {
         return Err(CommandError::bad_input(format!(
-            "there is no account “{name}” on this machine; --run-as takes one that is there"
+            "there is no account “{name}” on this machine; --run-as needs one that exists"
         )));
     }
     Ok(name.to_owned())
 }
 
-/// The program that the service starts, at a path that lasts.
+/// Returns the program that the service starts, at a path that lasts.
 fn program_of(context: &Context, args: &InstallArgs, runs_as: &RunsAs) -> Outcome<PathBuf> {
     let path = match &args.program {
         Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
@@ -198,7 +201,7 @@ fn program_of(context: &Context, args: &InstallArgs, runs_as: &RunsAs) -> Outcom
             CommandError::failed(format!("this program does not know its path ({error})"))
         })?,
     };
-    // In another system it lies below that one's root.
+    // A program of another system is below the root of that system.
     let here = match &args.root {
         Some(root) => root.join(path.strip_prefix("/").unwrap_or(&path)),
         None => path.clone(),
@@ -212,7 +215,7 @@ fn program_of(context: &Context, args: &InstallArgs, runs_as: &RunsAs) -> Outcom
     if args.root.is_some() {
         return Ok(path);
     }
-    if let Err(why) = program::lasts(&path) {
+    if let Err(why) = program::check_path(&path) {
         if args.program.is_none() && !args.print {
             return Err(CommandError::bad_input(format!(
                 "{why}; install Kiln first (scripts/install) and use that program, or insist with --program"
@@ -239,9 +242,9 @@ fn program_of(context: &Context, args: &InstallArgs, runs_as: &RunsAs) -> Outcom
     Ok(path)
 }
 
-/// The farm's key where the service is told a file with it. A service of the system gets a copy: its account may not read
-/// the file, and the file may go. A person's service reads the file itself.
-fn key(
+/// Returns the farm's key if its file is named for a service of the system, which gets a copy: its account may not read the
+/// file, and the file may be deleted. A person's service reads the file itself.
+fn take_key(
     words: &mut Vec<String>,
     environment: &mut Vec<(String, String)>,
     manager: &Manager,
@@ -275,7 +278,7 @@ fn own_data(unit: &ServiceUnit) -> String {
     }
 }
 
-/// Enables the user's services at boot, also where they were not allowed to until now.
+/// Lets the user's services start at boot. Returns whether they do.
 fn linger(context: &Context) -> bool {
     if systemd::lingers() {
         return true;
@@ -319,7 +322,7 @@ fn remove(context: &Context, args: &RemoveArgs) -> Outcome<Exit> {
     if let Some(root) = manager.root() {
         if text.contains(&format!("\nLoadCredential=farm.key:/{KEY_COPY}\n")) {
             systemd::remove(&root.join(KEY_COPY))?;
-            // Where nothing else is in it.
+            // Fails, as it should, if other files are in it.
             let _ = fs::remove_dir(root.join(SYSTEM_SETTINGS));
         }
         let others = ServiceRole::ALL.into_iter().any(|role| matches!(manager.installed(role), Ok(Some(_))));
@@ -329,7 +332,7 @@ fn remove(context: &Context, args: &RemoveArgs) -> Outcome<Exit> {
     }
     manager.reload()?;
     if args.root.is_none() {
-        // It may have failed before; nothing of it is to be listed any more.
+        // Without this, systemd keeps listing a unit that has failed.
         let _ = manager.systemctl(&["reset-failed", &unit]);
     }
     let value = json!({ "role": args.role, "of": manager.whose(), "unit": unit, "file": shown(Some(&file)) });
@@ -344,7 +347,7 @@ fn status(context: &Context) -> Outcome<Exit> {
     let mut rows = Vec::new();
     for manager in [Manager::Myself, Manager::System(None)] {
         for role in ServiceRole::ALL {
-            // What somebody else wrote is none of ours, and whoever has no home has no services in it.
+            // Units that Kiln did not write are not listed; without a home folder the user has no services.
             if !matches!(manager.installed(role), Ok(Some(_))) {
                 continue;
             }

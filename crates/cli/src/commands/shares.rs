@@ -25,9 +25,7 @@ async fn list(context: &Context, kind: AccountKind, farm: &FarmArgs) -> Outcome<
     let plural = format!("{kind}s");
     context.output.result(&json!({ plural.clone(): accounts }), || {
         if accounts.is_empty() {
-            return format!(
-                "No {kind} has a job. `kiln submit shot.blend --{kind} NAME` makes one of theirs."
-            );
+            return format!("No {kind} has a job. `kiln submit shot.blend --{kind} NAME` submits one.");
         }
         let row = |account: &AccountView| {
             vec![
@@ -51,7 +49,7 @@ async fn set(context: &Context, kind: AccountKind, args: &SetShareArgs) -> Outco
         None => "as many slots as there are".to_owned(),
         Some(most) => format!("{} at once", count(most, "slot")),
     };
-    let told = format!("The {kind} {} has the weight {}, and may hold {cap}.", account.name, account.weight);
+    let told = format!("The {kind} {} has the weight {}, and may use {cap}.", account.name, account.weight);
     context.output.done(&account, &told);
     Ok(Exit::Done)
 }
@@ -70,7 +68,7 @@ pub async fn limits(context: &Context, args: LimitsArgs) -> Outcome<Exit> {
             farm::need(&context.settings(&farm)?)?.remove_limit(&name).await?;
             context
                 .output
-                .done(&json!({ "limit": name, "done": "remove" }), &format!("{name} is no limit any more."));
+                .done(&json!({ "limit": name, "done": "remove" }), &format!("The limit {name} is removed."));
             Ok(Exit::Done)
         }
     }
@@ -80,7 +78,7 @@ async fn list_limits(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
     let limits = farm::need(&context.settings(farm)?)?.limits().await?;
     context.output.result(&json!({ "limits": limits }), || {
         if limits.is_empty() {
-            return "The farm has no limits. `kiln limits set NAME N` makes one.".to_owned();
+            return "The farm has no limits. `kiln limits set NAME N` sets one.".to_owned();
         }
         let row =
             |limit: &LimitView| vec![limit.name.clone(), limit.total.to_string(), limit.in_use.to_string()];

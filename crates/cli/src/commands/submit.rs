@@ -1,4 +1,4 @@
-//! `kiln submit`, and what `kiln render` shares with it: from arguments to a submission.
+//! `kiln submit`, and the way from arguments to a submission, which `kiln render` shares.
 
 use std::path::PathBuf;
 
@@ -35,16 +35,20 @@ use crate::{
     size::ByteSize,
 };
 
-/// Returns the files that the command line names, or the variable that every program with OCIO reads.
+/// Returns the extra files that the command line names; without a colour configuration, that of the variable OCIO.
 pub fn extras(output: Output, args: &ExtrasArgs) -> Extras {
     let of_system = || {
         let path = std::env::var_os("OCIO").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())?;
         let shown = text::path(&path);
         if path.is_file() {
-            output.note(&format!("colours by {shown}, which the variable OCIO names; it goes along"));
+            output.note(&format!(
+                "the colour configuration is {shown}, as the variable OCIO says; it is sent with the .blend"
+            ));
             return Some(path);
         }
-        output.note(&format!("the variable OCIO names {shown}, which is no file: colours are Blender's own"));
+        output.note(&format!(
+            "the variable OCIO names {shown}, which is not a file: Blender's own colour configuration is used"
+        ));
         None
     };
     Extras { ocio: args.ocio.clone().or_else(of_system), addons: args.addon.clone() }
@@ -133,18 +137,17 @@ fn job_options(job: &JobArgs, settings: &Settings) -> JobOptions {
     }
 }
 
-/// The one who waits for a submission: it decides how files go to the server.
+/// The program that waits for a submission. How files are uploaded depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubmissionWaiter {
     /// A command with the server inside it: it ends with its job.
     LocalFarm,
-    /// A command that stays with its job at a farm.
+    /// A command that follows its job on a farm.
     Follower,
-    /// Nobody.
     Nobody,
 }
 
-/// The submission that the arguments ask for.
+/// Returns the submission that the arguments ask for.
 pub fn submission(
     output: Output,
     args: &JobArgs,
@@ -208,7 +211,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     tell_results(output, results)
 }
 
-/// Names the jobs that are about to be followed.
+/// Prints the numbers of the jobs that are about to be followed.
 pub fn name_jobs(output: Output, runs: &[VariantRun]) {
     let jobs: Vec<&SubmittedJob> = runs.iter().filter_map(VariantRun::job).collect();
     let Some(first) = jobs.first() else { return };
@@ -217,7 +220,7 @@ pub fn name_jobs(output: Output, runs: &[VariantRun]) {
     output.note(&format!("{word} {} at {}", ids.join(", "), first.client().url()));
 }
 
-/// Leaves the jobs alone, and tells where they are.
+/// Leaves the jobs to the farm, and prints their numbers.
 fn leave(output: Output, runs: Vec<VariantRun>) {
     let is_one = runs.len() == 1;
     let mut variants = Vec::new();
@@ -232,7 +235,7 @@ fn leave(output: Output, runs: Vec<VariantRun>) {
                 let variant = job.variant().cloned().unwrap_or_default();
                 let job = job.leave();
                 variants.push(VariantJob { variant, job: Some(job.id) });
-                told(output, &job);
+                print_job(output, &job);
             }
         }
     }
@@ -242,8 +245,8 @@ fn leave(output: Output, runs: Vec<VariantRun>) {
     }
 }
 
-/// For programs the event that the job is there was the last line.
-fn told(output: Output, job: &JobView) {
+/// Prints a job that was submitted. Programs read it from its event.
+fn print_job(output: Output, job: &JobView) {
     let id = job.id;
     match output.reader() {
         OutputMode::Json => {}
@@ -253,7 +256,7 @@ fn told(output: Output, job: &JobView) {
                 output.note(&waits.to_string());
             }
             output.raw(&format!(
-                "Job {id}: {} of {}. `kiln jobs wait {id}` stays with it, `kiln jobs fetch {id}` brings its frames.\n",
+                "Job {id}: {} of {}. `kiln jobs wait {id}` attaches to it, `kiln jobs fetch {id}` fetches its frames.\n",
                 count(job.tasks.total, "frame"),
                 job.name
             ));

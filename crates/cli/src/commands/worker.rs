@@ -48,7 +48,7 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     let settings = Settings::resolve(flags)?;
     let mut signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
     let client = farm::need(&settings)?;
-    // A wrong key or version is said now; a server that is away now is waited for.
+    // A wrong key or version ends the command; the worker waits for a server that is away.
     match client.check().await {
         Err(error) if !error.is_transient() => return Err(error.into()),
         _ => {}
@@ -59,12 +59,12 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     settings.serve(&mut options);
     let worker = Arc::new(RunningWorker::start(options).await?);
     tell(context.output, &worker);
-    crate::service::ready::tell();
+    crate::service::ready::notify();
     tokio::select! {
         exit = worker.wait() => return ended(context.output, &exit),
         () = signals.next() => {}
     }
-    context.output.note("returning the tasks; again to stop hard");
+    context.output.note("returning the frames; press Ctrl-C again to stop at once");
     tokio::select! {
         exit = worker.drain() => ended(context.output, &exit),
         () = signals.next() => {
@@ -85,14 +85,14 @@ fn ended(output: Output, exit: &WorkerExit) -> Outcome<Exit> {
     }
 }
 
-/// Prints what happens at a worker, a line each; JSON lines where JSON is asked for.
+/// Prints the events of a worker, a line for each.
 pub fn tell(output: Output, worker: &Arc<RunningWorker>) {
     let mut events = worker.subscribe();
     tokio::spawn(async move {
         loop {
             match events.recv().await {
                 Ok(event) => line(output, &event),
-                // It speaks faster than the terminal reads: the newest count.
+                // The terminal is slower than the worker: older events are skipped.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             }
@@ -100,7 +100,7 @@ pub fn tell(output: Output, worker: &Arc<RunningWorker>) {
     });
 }
 
-/// An event as programs read it.
+/// An event as a line of JSON.
 #[derive(serde::Serialize)]
 struct Line<'a> {
     /// Unix milliseconds.
@@ -118,7 +118,7 @@ fn line(output: Output, event: &WorkerEvent) {
         WorkerEvent::NoBlender | WorkerEvent::Disconnected { .. } | WorkerEvent::Failed { .. } => {
             output.warning(&event.to_string());
         }
-        // Every frame is told once, when it is delivered.
+        // A frame is printed once, when it is delivered.
         WorkerEvent::Assigned { .. } | WorkerEvent::Started { .. } | WorkerEvent::Rendered { .. } => {}
         _ => output.note(&event.to_string()),
     }

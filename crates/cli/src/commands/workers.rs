@@ -28,7 +28,7 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
             ("unquarantine", worker, "is out of quarantine, and gets work again")
         }
         Some(WorkersCommand::Wake(worker)) => {
-            ("wake", worker, "is called; it takes a machine a minute or so")
+            ("wake", worker, "was sent a wake-on-LAN packet; a machine needs about a minute to start")
         }
         Some(WorkersCommand::Pool(args)) => return pool(context, args).await,
         Some(WorkersCommand::Show(worker)) => return show(context, worker).await,
@@ -67,7 +67,7 @@ async fn show(context: &Context, worker: OneWorker) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-/// A line for each thing that there is to say.
+/// Describes a worker, a line for each property.
 fn lines(worker: &WorkerView) -> impl Iterator<Item = Vec<String>> {
     let until = worker.unavailable.as_ref().and_then(|unavailable| unavailable.until_ms);
     let tags = if worker.tags.is_empty() { "none".to_owned() } else { worker.tags.join(", ") };
@@ -110,7 +110,7 @@ async fn list(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
     context.output.result(&json!({ "workers": workers }), || {
         if workers.is_empty() {
             let url = client.url();
-            return format!("The farm has no workers. `kiln worker --server {url}` makes a machine one.");
+            return format!("The farm has no workers. `kiln worker --server {url}` on a machine adds it.");
         }
         let mut heads = vec!["NAME", "STATE", ">SLOTS", "RENDERS", "BLENDERS", "MACHINE"];
         let pools = workers.iter().any(|worker| !worker.pools.is_empty());
@@ -178,7 +178,7 @@ fn state(worker: &WorkerView) -> String {
     why.map_or_else(|| worker.state.to_string(), |why| format!("{}: {why}", worker.state))
 }
 
-/// `16 cores, 64 GB`, or `8 of 16 cores, 32 of 64 GB` where the farm gets only a part.
+/// `16 cores, 64 GB`, or `8 of 16 cores, 32 of 64 GB` if the farm gets only a part.
 fn machine(worker: &WorkerView) -> String {
     let (machine, offered) = (&worker.machine, &worker.offered);
     let part = |is_part: bool, part: String| if is_part { format!("{part} of ") } else { String::new() };

@@ -19,7 +19,7 @@ pub fn progress(job: &JobView, step: &StepView) -> String {
     }
 }
 
-/// The frames that nobody rendered, because what they wait for failed: a sentence.
+/// Returns a sentence on frames that were not rendered because the bake failed.
 pub fn unrendered(job: &JobView) -> Option<String> {
     job.bake().filter(|step| job.state.is_end() && step.tasks.failed > 0)?;
     let (id, frames) = (job.id, &job.spec.frames);

@@ -17,7 +17,7 @@ use crate::size::ByteSize;
 /// Objects of one kind that are named before the rest is counted.
 const NAMED: usize = 4;
 
-/// All of it: scenes, then files.
+/// Describes a .blend: its scenes, then its files.
 pub fn describe(found: &Dependencies, size: u64) -> String {
     let blend = &found.inspection;
     let name = found.blend.file_name().unwrap_or_default().to_string_lossy();
@@ -48,8 +48,8 @@ pub fn describe(found: &Dependencies, size: u64) -> String {
     lines.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// All missing files, those that one .blend names together.
-pub fn tell_missing(output: Output, missing: &[(&Path, &str)]) {
+/// Prints all missing files, grouped by the .blend that names them.
+pub fn print_missing(output: Output, missing: &[(&Path, &str)]) {
     let mut left = missing.to_vec();
     while let Some((holder, _)) = left.first().copied() {
         let (these, others) = left.into_iter().partition::<Vec<_>, _>(|(other, _)| *other == holder);
@@ -85,7 +85,7 @@ pub fn summary(inputs: &RenderInputs) -> Vec<String> {
 }
 
 fn size(width: u32, height: u32, percent: u32) -> String {
-    // As Blender cuts it.
+    // Blender rounds down.
     let part = |whole: u32| u64::from(whole) * u64::from(percent) / 100;
     if percent == 100 {
         format!("{width}x{height}")
@@ -94,7 +94,7 @@ fn size(width: u32, height: u32, percent: u32) -> String {
     }
 }
 
-/// The frames that a render without `--frames` makes, or why there are none.
+/// Describes the frames that a render without `--frames` makes, or says why there are none.
 fn frames(scene: &SceneInfo) -> String {
     if let Err(error) = scene.frames(None) {
         return format!("none: {error}");
@@ -150,7 +150,7 @@ fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&
     lines.into_iter()
 }
 
-/// `cloth: not baked (Flag, Curtain)`: one line a kind and state.
+/// Returns a line for each kind and state of simulations: `cloth not baked (Flag, Curtain)`.
 fn simulations(all: &[&Simulation]) -> Vec<String> {
     let mut groups: BTreeMap<(SimulationKind, &str), Vec<&str>> = BTreeMap::new();
     let mut lacking = Vec::new();
@@ -176,7 +176,7 @@ fn simulations(all: &[&Simulation]) -> Vec<String> {
     groups.into_iter().map(line).chain(lacking).collect()
 }
 
-/// Files, below the .blend that names them.
+/// Lists the files, grouped by the .blend that names them.
 fn file_lines(found: &Dependencies) -> Vec<String> {
     let (packed, outside): (Vec<_>, Vec<_>) =
         found.items.iter().enumerate().partition(|(_, item)| item.file.packed);
@@ -217,7 +217,7 @@ fn state(item: &Dependency, is_unused: bool) -> String {
     match item.files.len() {
         0 if is_unused => "  (not there, and not used)".to_owned(),
         0 if item.file.kind.is_required() => "  MISSING".to_owned(),
-        0 => "  (not there; nothing is lacking without it)".to_owned(),
+        0 => "  (not there, and not needed)".to_owned(),
         number if several => format!("  ({})", count(number as u64, "file")),
         _ => String::new(),
     }

@@ -1,4 +1,4 @@
-//! The device of a job in words, where it is another than was asked for.
+//! The device of a job in words, and the reason for it.
 
 use kiln_client::submission::DeviceReason;
 use kiln_types::DeviceClass;
@@ -16,20 +16,20 @@ pub fn chosen(device: DeviceClass, reason: &DeviceReason) -> String {
             format!("{why}it renders on {device} ({})", cards.join(", "))
         }
         DeviceReason::NoGpuHere { blender } => format!(
-            "the scene is set to GPU, and Blender {blender} finds none on this machine that it can use: it renders on the CPU"
+            "the scene is set to GPU, and Blender {blender} finds no GPU on this machine that it can use: it renders on the CPU"
         ),
     }
 }
 
 fn continues(asked: DeviceClass, device: DeviceClass) -> String {
     let other = if asked == DeviceClass::Gpu && device == DeviceClass::Cpu {
-        "; the scene is set to GPU: --device gpu with --existing overwrite renders all of it there"
+        "; the scene is set to GPU: --device gpu with --existing overwrite renders all frames on GPUs"
     } else if asked == DeviceClass::Cpu {
-        "; the scene is set to CPU: --device cpu with --existing overwrite renders all of it there"
+        "; the scene is set to CPU: --device cpu with --existing overwrite renders all frames on the CPU"
     } else {
         ""
     };
-    format!("it goes on with {device}, which made the frames that are there{other}")
+    format!("it continues on {device}, which made the frames that are there{other}")
 }
 
 #[cfg(test)]
@@ -45,10 +45,10 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_elsewhere_than_the_scene_says_names_the_way_out() {
+    fn a_device_other_than_the_scenes_is_named_with_the_way_out() {
         assert!(continues(DeviceClass::Gpu, DeviceClass::Cpu).contains("--device gpu"));
         assert!(continues(DeviceClass::Cpu, DeviceClass::Hip).contains("--device cpu"));
         let text = continues(DeviceClass::Gpu, DeviceClass::Optix);
-        assert_eq!(text, "it goes on with optix, which made the frames that are there");
+        assert_eq!(text, "it continues on optix, which made the frames that are there");
     }
 }

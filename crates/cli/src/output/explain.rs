@@ -1,4 +1,4 @@
-//! The explanation of a job that waits, as people read it.
+//! The explanation of a job that waits, in words.
 
 use kiln_api::{Explanation, JobView, TimeLeft, UnmetView};
 use kiln_types::StepKind;
@@ -8,7 +8,7 @@ use super::{
     text::{clock, count},
 };
 
-/// A sentence a line.
+/// Explains why a job waits, a line for each sentence.
 pub fn explanation(job: &JobView, why: &Explanation) -> String {
     let counts = job.tasks;
     let mut text = format!(
@@ -43,13 +43,13 @@ pub fn explanation(job: &JobView, why: &Explanation) -> String {
     text.lines().map(one_line).collect::<Vec<_>>().join("\n")
 }
 
-/// The line of a worker that does not meet the requirement of a job.
+/// Returns the line of a worker that does not meet the requirements of a job.
 pub fn lacks(unmet: &UnmetView) -> String {
     let missing: Vec<String> = unmet.missing.iter().map(ToString::to_string).collect();
     format!("{} lacks {}", unmet.worker, missing.join(", "))
 }
 
-/// The time left as it is known: one figure, and how far off it may be.
+/// Describes the time left: the most likely figure, and its range.
 pub fn left_of(left: TimeLeft) -> String {
     let TimeLeft { soonest_s, likely_s, latest_s } = left;
     format!("about {} ({} to {})", clock(likely_s), clock(soonest_s), clock(latest_s))

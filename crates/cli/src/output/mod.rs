@@ -1,4 +1,4 @@
-//! One layer for all that is printed: people read tables, programs JSON, scripts in a hurry nothing but results.
+//! The one place that prints: tables for people, JSON for programs, results alone with `--quiet`.
 
 pub mod bake;
 pub mod blend;
@@ -21,11 +21,11 @@ use crate::exit::CommandError;
 pub enum OutputMode {
     Human,
     Json,
-    /// A person who wants results and errors only.
+    /// Results and errors only.
     Quiet,
 }
 
-/// The one printer of the program. Results go to standard output, all else to standard error.
+/// The printer of the program. Results go to standard output, everything else to standard error.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     reader: OutputMode,
@@ -61,7 +61,7 @@ impl Output {
     pub fn result(self, value: &impl Serialize, human: impl FnOnce() -> String) {
         match self.reader {
             OutputMode::Json => {
-                // Types of ours: they serialise.
+                // These types cannot fail to serialise.
                 let text = serde_json::to_string_pretty(value).unwrap_or_default();
                 self.print(&text);
             }
@@ -74,7 +74,7 @@ impl Output {
         }
     }
 
-    /// A verb was carried out: a sentence for people, the value for programs.
+    /// Prints that a change was made: the sentence for people, the value for programs.
     pub fn done(self, value: &impl Serialize, sentence: &str) {
         match self.reader {
             OutputMode::Quiet => {}
@@ -82,15 +82,14 @@ impl Output {
         }
     }
 
-    /// One of many values, for programs alone: a line of its own.
+    /// Prints one of many values as a line, for programs only.
     pub fn line(self, value: &impl Serialize) {
         if self.reader == OutputMode::Json {
-            // Types of ours: they serialise.
             self.print(&serde_json::to_string(value).unwrap_or_default());
         }
     }
 
-    /// The result of a command that printed lines before: for programs the last line.
+    /// Prints the result of a command that printed lines before: for programs as the last line.
     pub fn last_line(self, value: &impl Serialize, human: impl FnOnce() -> String) {
         match self.reader {
             OutputMode::Json => self.line(value),
@@ -98,10 +97,10 @@ impl Output {
         }
     }
 
-    /// Text as it is, such as a log.
+    /// Prints a text as it is, such as a log.
     pub fn raw(self, text: &str) {
         let mut out = std::io::stdout().lock();
-        // A reader that has gone needs nothing more.
+        // A reader that has gone needs nothing else.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
@@ -109,7 +108,7 @@ impl Output {
         self.raw(&format!("{text}\n"));
     }
 
-    /// Something on the way that a person should know, in one line.
+    /// Prints a line for a person.
     pub fn note(self, text: &str) {
         if self.reader != OutputMode::Quiet {
             say(&one_line(text));
@@ -120,7 +119,7 @@ impl Output {
         say(&format!("{} {}", style("warning:").for_stderr().yellow().bold(), one_line(text)));
     }
 
-    /// The one line of an error.
+    /// Prints an error that ends the command.
     pub fn error(self, fault: &CommandError) {
         if self.reader == OutputMode::Json {
             let value = serde_json::json!({
@@ -131,7 +130,7 @@ impl Output {
         self.error_line(fault);
     }
 
-    /// The line alone, where the result tells programs the rest.
+    /// Prints the line of an error whose details programs read in the result.
     pub fn error_line(self, fault: &CommandError) {
         say(&format!("{} {}", style("error:").for_stderr().red().bold(), one_line(&fault.message)));
     }
@@ -141,7 +140,7 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Control characters, as a file's name may hold them, must not reach the terminal.
+/// Removes control characters, which a file's name may contain: they must not reach the terminal.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c == '\n' || c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect()
 }

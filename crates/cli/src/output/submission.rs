@@ -1,4 +1,4 @@
-//! Events of a submission in words, as far as one line says all.
+//! Events of a submission in words.
 
 use std::path::Path;
 
@@ -13,13 +13,13 @@ use kiln_types::{JobId, JobState, RelPath};
 
 use super::{
     Output,
-    blend::{summary, tell_missing},
+    blend::{print_missing, summary},
     device,
     text::{count, moment, path},
 };
 use crate::{exit::CommandError, size::ByteSize};
 
-/// Says lines of one variant, or of a submission without variants.
+/// Prints lines about one variant, or about a submission without variants.
 #[derive(Debug, Clone, Copy)]
 pub struct Voice<'a> {
     output: Output,
@@ -39,7 +39,7 @@ impl<'a> Voice<'a> {
         self.output.warning(&self.line(text));
     }
 
-    /// An error that is not the end of the command.
+    /// Prints an error that does not end the command.
     pub fn error_line(self, text: &str) {
         self.output.error_line(&CommandError::failed(self.line(text)));
     }
@@ -49,49 +49,49 @@ impl<'a> Voice<'a> {
     }
 }
 
-/// Tells a person what happened before there was a job to follow.
-pub fn tell(output: Voice<'_>, event: &SubmissionEvent) {
+/// Prints an event that happens before a job is followed.
+pub fn print_event(output: Voice<'_>, event: &SubmissionEvent) {
     match event {
         SubmissionEvent::Missing { files } if files.len() > PrepareError::NAMED => {
             let named: Vec<(&Path, &str)> =
                 files.iter().map(|one| (&*one.named_by, one.file.as_str())).collect();
-            tell_missing(output.output, &named);
+            print_missing(output.output, &named);
         }
         SubmissionEvent::Notice { text } => output.note(text),
         SubmissionEvent::Device { device, reason } => output.note(&device::chosen(*device, reason)),
         SubmissionEvent::EarlierFetched { job, frames } => {
             let frames = count(*frames, "frame");
-            output.note(&format!("{frames} of job {job} were still at the farm, and are fetched"));
+            output.note(&format!("{frames} of job {job} were still on the farm, and are fetched"));
         }
         SubmissionEvent::OtherJob(other) => {
             output.note(&format!("{}; `kiln jobs cancel {}` ends it", other_job(other), other.job));
         }
         SubmissionEvent::OtherJobCancelled { job } => output.note(&format!("job {job} is cancelled")),
-        SubmissionEvent::Inputs(inputs) => tell_inputs(output, inputs),
-        SubmissionEvent::Planned(planned) => tell_planned(output, planned),
+        SubmissionEvent::Inputs(inputs) => print_inputs(output, inputs),
+        SubmissionEvent::Planned(planned) => print_planned(output, planned),
         SubmissionEvent::AlreadyRendering { job, created_ms, state, frames, others, other_frames } => {
             let made = moment(*created_ms);
             output.note(&already(*job, &made, *state, *frames, (*others, *other_frames)));
         }
         SubmissionEvent::Unbaked { simulations, bakes: true } => {
-            output.note(&format!("{} not baked: that is done first", with_verb(simulations)));
+            output.note(&format!("{} not baked: a bake is done first", with_verb(simulations)));
         }
         SubmissionEvent::Unbaked { simulations, bakes: false } => {
             output.warning(&format!("{} not baked, and will not move", with_verb(simulations)));
         }
         SubmissionEvent::NotRemembered { data, reason } => output.warning(&format!(
-            "where the frames go could not be noted in {} ({reason}); `kiln jobs fetch` will need --out",
+            "the folder of the frames could not be saved in {} ({reason}); `kiln jobs fetch` will need --out",
             data.display()
         )),
         SubmissionEvent::NoReport { reason } => {
-            output.warning(&format!("the job has ended, and its report is not to be had: {reason}"));
+            output.warning(&format!("the job has ended, but its report cannot be read: {reason}"));
         }
-        // Those of a job that is followed are told beside its bar, the ends by their commands.
+        // The progress of a job prints its own events; commands print how it ends.
         _ => {}
     }
 }
 
-/// A question as the terminal shows it.
+/// Returns the text of a question.
 pub fn question(topic: &QuestionTopic) -> String {
     match topic {
         QuestionTopic::ReplaceFrames { files, out, blend, changes } => format!(
@@ -127,13 +127,13 @@ fn already(
     match others {
         OtherFrames::None => {
             let paused = match state {
-                JobState::Paused => format!("; it is paused, and `kiln jobs resume {job}` lets it go on"),
+                JobState::Paused => format!("; it is paused, and `kiln jobs resume {job}` continues it"),
                 _ => String::new(),
             };
             format!("job {job}, made {made}, renders this already{paused}")
         }
         OtherFrames::Submitted => {
-            format!("{frames} of these are being rendered by job {job}, made {made}, already")
+            format!("job {job}, made {made}, renders {frames} of these already")
         }
         OtherFrames::Added => {
             let more = count(other_frames, "more frame");
@@ -142,15 +142,14 @@ fn already(
     }
 }
 
-/// Tells what is about to render.
-fn tell_inputs(output: Voice<'_>, inputs: &RenderInputs) {
+fn print_inputs(output: Voice<'_>, inputs: &RenderInputs) {
     for line in summary(inputs) {
         output.note(&line);
     }
 }
 
-/// Tells what of the output folder stays as it is.
-fn tell_planned(output: Voice<'_>, planned: &RenderPlan) {
+/// Prints what happens to files that are in the output folder.
+fn print_planned(output: Voice<'_>, planned: &RenderPlan) {
     let RenderPlan { existing, kept, skipped, replaced, older, broken, first_broken, .. } = planned;
     if *replaced > 0 {
         let what = if *existing == Existing::Replace {
@@ -173,34 +172,34 @@ fn tell_planned(output: Voice<'_>, planned: &RenderPlan) {
     }
     if *broken > 0 {
         output.warning(&format!(
-            "{} among them empty or cut off ({}) and not Kiln's: left as it is, --existing overwrite replaces it",
+            "{} among them empty or cut off ({}) and not made by Kiln; --existing overwrite replaces them",
             count(*broken as u64, "file"),
             first_of(first_broken, *broken)
         ));
     }
 }
 
-/// The first of `count` paths: `a.png, b.png, …`.
+/// Names the first of `count` paths: `a.png, b.png, …`.
 fn first_of(first: &[RelPath], count: usize) -> String {
     let names: Vec<String> = first.iter().map(ToString::to_string).collect();
     format!("{}{}", names.join(", "), if count > first.len() { ", …" } else { "" })
 }
 
-/// Tells how far an upload is, a line a tenth, where there is much to send.
+/// The lines that print the progress of a large upload, one for each tenth.
 #[derive(Debug, Default)]
 pub struct UploadLines {
-    told: u64,
+    printed: u64,
 }
 
-/// Bytes from which on an upload tells how far it is.
-const TOLD_FROM: u64 = 64 << 20;
+/// The bytes above which an upload prints its progress.
+const LARGE_UPLOAD: u64 = 64 << 20;
 
 impl UploadLines {
     pub fn line(&mut self, done: u64, total: u64, there: u64) -> Option<String> {
-        if total <= TOLD_FROM || (done != total && done < self.told + total / 10) {
+        if total <= LARGE_UPLOAD || (done != total && done < self.printed + total / 10) {
             return None;
         }
-        self.told = done;
+        self.printed = done;
         let there =
             if there > 0 { format!("; {} were there already", ByteSize(there)) } else { String::new() };
         Some(format!("sent {} of {}{there}", ByteSize(done), ByteSize(total)))
@@ -216,7 +215,7 @@ mod tests {
         let text = |state, others| already(JobId(7), "now", state, 3, others);
         assert_eq!(text(JobState::Running, (OtherFrames::None, 0)), "job 7, made now, renders this already");
         assert!(
-            text(JobState::Paused, (OtherFrames::None, 0)).ends_with("`kiln jobs resume 7` lets it go on")
+            text(JobState::Paused, (OtherFrames::None, 0)).ends_with("`kiln jobs resume 7` continues it")
         );
         let added = text(JobState::Running, (OtherFrames::Added, 2));
         assert_eq!(
@@ -224,7 +223,7 @@ mod tests {
             "job 7, made now, renders 3 frames of these already; 2 more frames are added to it"
         );
         let apart = text(JobState::Running, (OtherFrames::Submitted, 2));
-        assert_eq!(apart, "3 frames of these are being rendered by job 7, made now, already");
+        assert_eq!(apart, "job 7, made now, renders 3 frames of these already");
     }
 
     #[test]

@@ -1,13 +1,12 @@
-//! Suspicious frames in words: facts, for a black frame may be the beginning of a fade.
+//! Suspicious frames in words. They state facts only: a black frame may be the beginning of a fade.
 
 use kiln_types::{FrameSet, NotFinite, Suspicion, SuspiciousFrames};
 
 use super::text::count;
 
-/// The word for pixels that no program downstream can use.
 const NOT_FINITE: &str = "not numbers (NaN or infinite)";
 
-/// Says what is suspicious in one frame, when it arrives.
+/// Describes what is suspicious in one frame.
 pub fn of_frame(frame: i32, suspicion: &Suspicion) -> String {
     match suspicion {
         Suspicion::Black => format!("frame {frame} is entirely black"),
@@ -16,13 +15,13 @@ pub fn of_frame(frame: i32, suspicion: &Suspicion) -> String {
             format!("frame {frame} is entirely black or transparent in one view, {path}")
         }
         Suspicion::NotFinite { pixels, path } => {
-            wild(&NotFinite { frame, pixels: *pixels, path: path.clone() })
+            not_finite(&NotFinite { frame, pixels: *pixels, path: path.clone() })
         }
     }
 }
 
 /// `frame 7 has 12 pixels that are not numbers (NaN or infinite)`.
-fn wild(NotFinite { frame, pixels, path }: &NotFinite) -> String {
+fn not_finite(NotFinite { frame, pixels, path }: &NotFinite) -> String {
     let file = path.as_ref().map_or_else(String::new, |path| format!(" in {path}"));
     let are = if *pixels == 1 { "is" } else { "are" };
     let is = NOT_FINITE.strip_prefix("not numbers").filter(|_| *pixels == 1);
@@ -30,7 +29,7 @@ fn wild(NotFinite { frame, pixels, path }: &NotFinite) -> String {
     format!("frame {frame} has {}{file} that {are} {what}", count(*pixels, "pixel"))
 }
 
-/// A line for each thing that is suspicious in `total` frames.
+/// Describes what is suspicious in `total` frames, a line for each kind.
 pub fn summary(suspicious: &SuspiciousFrames, total: u32) -> Vec<String> {
     let mut lines = Vec::new();
     let mut add = |frames: &Option<FrameSet>, one: &str, many: &str| {
@@ -48,7 +47,7 @@ pub fn summary(suspicious: &SuspiciousFrames, total: u32) -> Vec<String> {
         "are entirely black or transparent in one view",
     );
     match (&suspicious.not_finite, &suspicious.most_not_finite) {
-        (Some(frames), Some(most)) if frames.len() == 1 => lines.push(wild(most)),
+        (Some(frames), Some(most)) if frames.len() == 1 => lines.push(not_finite(most)),
         (Some(_), Some(most)) => {
             add(&suspicious.not_finite, "", &format!("have pixels that are {NOT_FINITE}"));
             if let Some(line) = lines.last_mut() {

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// A table without lines; columns whose head begins with `>` are aligned to the right.
+/// Returns a table without lines; columns whose head begins with `>` are aligned to the right.
 pub fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);

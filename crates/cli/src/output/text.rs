@@ -9,17 +9,17 @@ pub use kiln_types::{
 
 use super::one_line;
 
-/// A path in JSON. What is no Unicode is replaced: JSON cannot hold it.
+/// Returns a path for JSON. Bytes that are not Unicode are replaced, because JSON cannot contain them.
 pub fn shown(path: Option<&Path>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }
 
-/// A path in a sentence: no control character of its name reaches the terminal.
+/// Returns a path for a sentence, without control characters.
 pub fn path(path: &Path) -> String {
     one_line(&path.display().to_string())
 }
 
-/// Local date and minute of Unix milliseconds.
+/// Returns the local date and minute of Unix milliseconds.
 pub fn moment(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(
         |_| "?".to_owned(),

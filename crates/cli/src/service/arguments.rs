@@ -21,22 +21,16 @@ pub struct ServiceArguments {
     pub words: Vec<String>,
     /// The service starts Blenders.
     pub renders: bool,
-    /// The data folder, where they name it.
+    /// The data folder, if they name it.
     pub data: Option<PathBuf>,
 }
 
-/// Reads what follows `--`.
-///
-/// # Errors
-/// Where the command would not take it, or where it would give a secret away.
+/// Reads the arguments after `--`. Refuses those that the command would refuse, and a key, which would become public.
 pub fn read(role: ServiceRole, arguments: &[OsString]) -> Outcome<ServiceArguments> {
     let mut words = Vec::new();
     for argument in arguments {
         let word = argument.to_str().ok_or_else(|| {
-            CommandError::bad_input(format!(
-                "{} is not Unicode, and a unit of systemd is",
-                argument.display()
-            ))
+            CommandError::bad_input(format!("{} is not Unicode, which systemd requires", argument.display()))
         })?;
         words.push(word.to_owned());
     }
@@ -61,14 +55,14 @@ pub fn read(role: ServiceRole, arguments: &[OsString]) -> Outcome<ServiceArgumen
     };
     if has_key {
         return Err(CommandError::bad_input(
-            "everybody can read a unit: write the key into a file, and name it with --key-file",
+            "everybody can read the unit of a service: write the key to a file, and name it with --key-file",
         ));
     }
     let data = cli.global.data.text("data").map(|data| absolute(data.into()));
     Ok(ServiceArguments { words: absolute_paths(words), renders, data })
 }
 
-/// Takes an argument with its value out of words; the last value counts.
+/// Removes an argument with its values from words, and returns the last value.
 pub fn take(words: &mut Vec<String>, name: &str) -> Option<String> {
     let mut taken = None;
     let mut kept = Vec::new();
@@ -86,7 +80,7 @@ pub fn take(words: &mut Vec<String>, name: &str) -> Option<String> {
     taken
 }
 
-/// A service starts in another folder than this one.
+/// Makes paths absolute, because a service starts in another folder.
 fn absolute_paths(words: Vec<String>) -> Vec<String> {
     let form = |flag: &str| {
         let setting = settings::table().iter().find(|setting| setting.flag == flag);
@@ -122,14 +116,11 @@ fn absolute_text(path: &str) -> String {
     absolute(path.into()).display().to_string()
 }
 
-/// The variables that name the folders of settings, data and Blenders; a person's manager often knows other values.
+/// The variables that name the folders of settings, data and Blenders. The service manager of a person often has others.
 const PLACES: [&str; 4] = ["PATH", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"];
 
-/// Returns the variables that the service is to see as this command does: what Kiln is told by them, and, for a service of
-/// the person, where that person's things are.
-///
-/// # Errors
-/// Where one holds a secret, or cannot be written into a unit.
+/// Returns the variables that the service gets as this command has them: those of Kiln and, for a service of a person, those
+/// that name folders.
 pub fn variables(
     all: impl IntoIterator<Item = (OsString, OsString)>,
     with_places: bool,
@@ -143,12 +134,12 @@ pub fn variables(
         }
         if name == "KILN_KEY" {
             return Err(CommandError::bad_input(
-                "everybody can read a unit: write the key into a file, name it with KILN_KEY_FILE, and unset KILN_KEY",
+                "everybody can read the unit of a service: write the key to a file, name it with KILN_KEY_FILE, and unset KILN_KEY",
             ));
         }
         let value = value.into_string().map_err(|_| {
             CommandError::bad_input(format!(
-                "the variable {name} is not Unicode, and a unit of systemd is; unset it"
+                "the variable {name} is not Unicode, which systemd requires; unset it"
             ))
         })?;
         let setting = settings::table().iter().find(|setting| setting.variable == name);
@@ -156,7 +147,7 @@ pub fn variables(
             (Some(Form::Paths), _) => list(&value, absolute),
             (Some(Form::Folders), _) => value.split(';').map(shared).collect::<Vec<_>>().join(";"),
             (Some(Form::Path), _) | (None, "KILN_CONFIG") => absolute_text(&value),
-            // Relative folders on PATH are nowhere in a service.
+            // Relative folders on PATH mean nothing to a service.
             (None, "PATH") => list(&value, |path| path),
             _ => value,
         };
@@ -168,7 +159,7 @@ pub fn variables(
 
 fn list(value: &str, change: impl Fn(PathBuf) -> PathBuf) -> String {
     let absolute = env::split_paths(value).map(change).filter(|path| path.is_absolute());
-    // No path of a list holds the sign between them.
+    // A path of a list cannot contain the separator.
     env::join_paths(absolute).map(|list| list.to_string_lossy().into_owned()).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! Kiln as a service of systemd: what the unit says, and how systemd is asked.
+//! Kiln as a systemd service: its unit, and the calls of systemd.
 
 pub mod arguments;
 pub mod program;

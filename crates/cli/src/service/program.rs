@@ -1,4 +1,4 @@
-//! The check that a program is still at its path after the next build, or the next boot.
+//! The check that a program stays at its path after the next build and the next boot.
 
 use std::{
     env,
@@ -12,14 +12,14 @@ use std::{
 pub enum TemporaryPath {
     #[error("{} is in a build folder, and the next build replaces it", .0.display())]
     Build(PathBuf),
-    #[error("{} is in a folder for temporary files, and gone after the next boot", .0.display())]
+    #[error("{} is in a folder for temporary files, which the next boot empties", .0.display())]
     Temporary(PathBuf),
 }
 
-/// Looks where a program lies.
-pub fn lasts(program: &Path) -> Result<(), TemporaryPath> {
+/// Checks that a program is not in a folder of temporary files.
+pub fn check_path(program: &Path) -> Result<(), TemporaryPath> {
     let folders = || program.ancestors().skip(1);
-    // Cargo's marks: one at the top of the folder, one beside the programs.
+    // Cargo marks its folder at the top and beside the programs.
     let built =
         |folder: &Path| folder.join(".rustc_info.json").is_file() || folder.join(".fingerprint").is_dir();
     if folders().any(built) {
@@ -55,12 +55,12 @@ mod tests {
     fn build_folders_and_temporary_folders_are_known() {
         // This very test lies in a build folder.
         let test = env::current_exe().unwrap();
-        assert_eq!(lasts(&test), Err(TemporaryPath::Build(test.clone())));
+        assert_eq!(check_path(&test), Err(TemporaryPath::Build(test.clone())));
         let temp = tempfile::tempdir().unwrap();
         let program = temp.path().join("kiln");
-        assert_eq!(lasts(&program), Err(TemporaryPath::Temporary(program.clone())));
-        assert_eq!(lasts(Path::new("/usr/local/bin/kiln")), Ok(()));
-        assert_eq!(lasts(Path::new("/home/ana/target/bin/kiln")), Ok(()), "a name alone says nothing");
+        assert_eq!(check_path(&program), Err(TemporaryPath::Temporary(program.clone())));
+        assert_eq!(check_path(Path::new("/usr/local/bin/kiln")), Ok(()));
+        assert_eq!(check_path(Path::new("/home/ana/target/bin/kiln")), Ok(()), "a name alone says nothing");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The quoting rules of systemd's unit files (systemd.service(5), systemd.syntax(7)).
 //!
 //! One line holds one setting. systemd splits it at blanks outside quotes, undoes C escapes, replaces `%` specifiers, and,
-//! in command lines alone, `$` variables. Everything here gives one line of printable text.
+//! in command lines alone, `$` variables. Every function returns one line of printable text.
 
 use std::fmt::Write as _;
 
@@ -10,13 +10,13 @@ pub fn argument(text: &str) -> String {
     quoted(text, true)
 }
 
-/// Returns a word of a setting that is no command line, where `$` has no meaning.
+/// Returns a word of a setting other than a command line, where `$` has no meaning.
 pub fn word(text: &str) -> String {
     quoted(text, false)
 }
 
-/// Returns the program of a command line; `None` where systemd refuses to start a program at such a path, however it is
-/// quoted. Variables have no meaning there.
+/// Returns the program of a command line; `None` if systemd refuses its path, however it is quoted. Variables have no meaning
+/// there.
 pub fn program(path: &str) -> Option<String> {
     let refused = |c: char| c.is_ascii_control() || "\"'\\".contains(c);
     (path.starts_with('/') && !path.contains(refused)).then(|| quoted(path, false))

@@ -1,4 +1,4 @@
-//! The word to systemd that a service is ready (sd_notify(3)): `systemctl start` waits for it.
+//! The notice to systemd that a service is ready (sd_notify(3)): `systemctl start` waits for it.
 
 use std::{
     env,
@@ -13,18 +13,18 @@ use std::{
     },
 };
 
-/// Tells systemd, where it started this process and wants to know.
-pub fn tell() {
+/// Notifies systemd that this process is ready, if systemd started it.
+pub fn notify() {
     if let Some(socket) = env::var_os("NOTIFY_SOCKET")
         && let Err(error) = send(&socket)
     {
-        tracing::warn!(%error, "systemd cannot be told that this service is ready");
+        tracing::warn!(%error, "systemd not notified");
     }
 }
 
 fn send(socket: &OsStr) -> io::Result<()> {
     let address = match socket.as_bytes() {
-        // A name that is in no file system.
+        // The name of an abstract socket, which is not a file.
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,
     };

@@ -1,4 +1,4 @@
-//! The manager that runs a service, and the files that it reads.
+//! The systemd manager that runs a service, and its files.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,20 @@ use crate::exit::{CommandError, Outcome};
 const SYSTEM_UNITS: &str = "etc/systemd/system";
 /// The file that names the accounts which systemd creates.
 const ACCOUNTS: &str = "etc/sysusers.d/kiln.conf";
-/// The folder of what belongs to services of the system.
+/// The folder of the settings of services of the system.
 pub const SYSTEM_SETTINGS: &str = "etc/kiln";
 
 /// A manager of services.
 #[derive(Debug, Clone)]
 pub enum Manager {
-    /// That of the person who asks.
+    /// The manager of the person.
     Myself,
-    /// That of the system that runs, or of another one below this folder, which cannot be asked.
+    /// The manager of the running system, or that of a system below this folder, which does not run.
     System(Option<PathBuf>),
 }
 
 impl Manager {
-    /// Returns whether systemd can be asked: another system is not running.
+    /// Returns whether the manager runs.
     fn runs(&self) -> bool {
         !matches!(self, Self::System(Some(_)))
     }
@@ -42,7 +42,7 @@ impl Manager {
         }
     }
 
-    /// Returns whose services these are, as people say it.
+    /// Returns the owner of its services, in a word.
     pub fn whose(&self) -> &'static str {
         match self {
             Self::Myself => "user",
@@ -50,21 +50,18 @@ impl Manager {
         }
     }
 
-    /// Demands a systemd that runs, where this one would have to.
+    /// Checks that systemd runs, if this manager should.
     pub fn demand(&self) -> Outcome {
         if self.runs() && !Path::new("/run/systemd/system").is_dir() {
             return Err(CommandError::failed(
-                "this machine does not run systemd, which `kiln service` needs; let whatever starts programs at boot here \
+                "this machine does not run systemd, which `kiln service` needs; use what starts programs at boot here to \
                  start `kiln server` or `kiln worker` (`kiln service install worker --print` shows what systemd would do)",
             ));
         }
         Ok(())
     }
 
-    /// Returns the path of a unit file.
-    ///
-    /// # Errors
-    /// Where the person has no home folder.
+    /// Returns the path of a unit file. A person without a home folder has none.
     pub fn file(&self, role: ServiceRole) -> Outcome<PathBuf> {
         let none = || {
             CommandError::bad_input(
@@ -78,10 +75,7 @@ impl Manager {
         Ok(folder.join(role.unit()))
     }
 
-    /// Reads a unit file that Kiln wrote; `None` where there is none.
-    ///
-    /// # Errors
-    /// Where somebody else wrote it.
+    /// Reads a unit file, if there is one. Fails if Kiln did not write it.
     pub fn installed(&self, role: ServiceRole) -> Outcome<Option<String>> {
         let file = self.file(role)?;
         let text = match fs::read_to_string(&file) {
@@ -117,15 +111,12 @@ impl Manager {
         succeeded(&format!("systemctl {}", arguments.join(" ")), command.output())
     }
 
-    /// Reads the units again, where there is a manager that has read them before.
+    /// Lets a manager that runs read its units again.
     pub fn reload(&self) -> Outcome {
         if self.runs() { self.systemctl(&["daemon-reload"]).map(drop) } else { Ok(()) }
     }
 
-    /// Restarts a service; systemctl returns when it is ready. What another system is to run starts with that.
-    ///
-    /// # Errors
-    /// Where it does not become ready, with the last thing that it said.
+    /// Restarts a service and waits until it is ready, if the manager runs. The error has the last one of the service.
     pub fn start(&self, role: ServiceRole) -> Outcome {
         if !self.runs() {
             return Ok(());
@@ -142,15 +133,12 @@ impl Manager {
             let said = said.unwrap_or_default();
             let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
             let why = error.map_or(fault.message, |error| format!("{unit} does not start: {error}"));
-            CommandError::failed(format!("{why} (it is tried again for as long as it is installed)"))
+            CommandError::failed(format!("{why} (systemd tries again for as long as it is installed)"))
         })
     }
 
-    /// Makes the account of its own, in the running system and in every later one.
-    ///
-    /// # Errors
-    /// Where the files cannot be written.
-    pub fn make_account(&self) -> Outcome {
+    /// Creates the account of services, now and in a system that is installed from this one.
+    pub fn create_account(&self) -> Outcome {
         let Some(root) = self.root() else { return Ok(()) };
         write(&root.join(ACCOUNTS), &unit::own_account(), 0o644)?;
         let mut command = Command::new("systemd-sysusers");
@@ -158,12 +146,12 @@ impl Manager {
         succeeded("systemd-sysusers", command.output()).map(drop)
     }
 
-    /// Forgets to make the account. It stays where it is: files are its own.
+    /// Removes the file that creates the account. The account stays, because files belong to it.
     pub fn forget_account(&self) -> Outcome {
         self.root().map_or(Ok(()), |root| remove(&root.join(ACCOUNTS)))
     }
 
-    /// Returns what systemd knows of a service; nothing where it cannot be asked.
+    /// Returns the state of a service; nothing if systemd does not answer.
     pub fn properties(&self, role: ServiceRole) -> BTreeMap<String, String> {
         let wanted = "--property=ActiveState,SubState,UnitFileState,MainPID,NRestarts";
         let shown = self.systemctl(&["show", wanted, &role.unit()]).unwrap_or_default();
@@ -172,31 +160,27 @@ impl Manager {
     }
 }
 
-/// A shell that is not of a session (`su`, `ssh` to another account) lacks the variable; the folder is there all the same
-/// where the person's manager runs.
+/// Sets the runtime folder, which a shell outside a session (`su`, for one) does not know.
 fn with_runtime_folder(command: &mut Command) {
     if env::var_os("XDG_RUNTIME_DIR").is_none() {
         command.env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw()));
     }
 }
 
-/// Returns the release of systemd; `None` where there is none.
+/// Returns the release of systemd, if it is installed.
 pub fn release() -> Option<u32> {
     let output = Command::new("systemctl").arg("--version").output().ok()?;
     String::from_utf8_lossy(&output.stdout).split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Returns whether the user's services run without a session. logind knows nobody who is neither logged in nor lingers.
+/// Returns whether the user's services run without a session.
 pub fn lingers() -> bool {
     let uid = rustix::process::getuid().as_raw().to_string();
     let output = Command::new("loginctl").args(["show-user", &uid, "--property=Linger", "--value"]).output();
     output.is_ok_and(|output| output.stdout.trim_ascii() == b"yes")
 }
 
-/// Lets the person's services run without a session.
-///
-/// # Errors
-/// Where logind refuses.
+/// Lets the user's services run without a session.
 pub fn linger() -> Outcome {
     let uid = rustix::process::getuid().as_raw().to_string();
     succeeded("loginctl enable-linger", Command::new("loginctl").args(["enable-linger", &uid]).output())
@@ -214,21 +198,21 @@ fn succeeded(what: &str, output: io::Result<Output>) -> Outcome<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it does not say why");
+    let said = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it gives no reason");
     Err(CommandError::failed(format!("`{what}` failed: {said}")))
 }
 
-/// Writes a file whole, with its folder.
+/// Writes a file, and creates its folder.
 pub fn write(file: &Path, text: &str, mode: u32) -> Outcome {
     let fail =
         |error: io::Error| CommandError::failed(format!("{} cannot be written ({error})", file.display()));
     let folder = file.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(fail)?;
-    // Whatever the umask of this shell is, systemd must be able to read it.
+    // systemd must be able to read it, whatever the umask of this shell is.
     write_atomically(file, text.as_bytes(), Access::Exactly(mode), Durability::Durable).map_err(fail)
 }
 
-/// Removes a file that may have gone already.
+/// Removes a file, if it exists.
 pub fn remove(file: &Path) -> Outcome {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! The text of a unit file. Pure: everything that it says comes in.
+//! The text of a unit file, as a pure function of its contents.
 
 use std::{
     fmt::{self, Write as _},
@@ -7,13 +7,13 @@ use std::{
 
 use super::{quoting, role::ServiceRole};
 
-/// The account of a service of the system that is told no other.
+/// The account of a service of the system, unless another one is chosen.
 pub const OWN_ACCOUNT: &str = "kiln";
-/// The data of a service that runs as that account. systemd makes the folder (`StateDirectory=`).
+/// The data folder of a service that runs as that account. systemd creates it (`StateDirectory=`).
 pub const OWN_DATA: &str = "/var/lib/kiln";
-/// The name of the key file among the credentials that systemd hands to a service.
+/// The name of the key file among the credentials of a service.
 const CREDENTIAL: &str = "farm.key";
-/// The release of systemd that knows `RestartSteps=`.
+/// The first release of systemd that knows `RestartSteps=`.
 const RESTART_STEPS: u32 = 254;
 
 /// The account of a service, and so the manager that runs it.
@@ -21,9 +21,9 @@ const RESTART_STEPS: u32 = 254;
 pub enum RunsAs {
     /// The person who installs it: a unit of that person's own manager.
     Myself,
-    /// The account of its own: a unit of the system.
+    /// The account `kiln`: a unit of the system.
     Own,
-    /// An account that is named: a unit of the system.
+    /// Another account: a unit of the system.
     Named(String),
 }
 
@@ -37,7 +37,7 @@ impl RunsAs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word {
     Text(String),
-    /// The path of the key file that systemd hands to the service.
+    /// The path of the key file among the credentials.
     KeyFile,
 }
 
@@ -52,35 +52,32 @@ pub struct ServiceUnit {
     pub environment: Vec<(String, String)>,
     /// The service starts Blenders: a worker, or a server with one inside.
     pub renders: bool,
-    /// The copy of the key file, where the words name it.
+    /// The copy of the key file, if the words name it.
     pub key_file: Option<PathBuf>,
-    /// The release of systemd that reads it; `None` where there is none to ask.
+    /// The release of systemd, if it is known.
     pub systemd: Option<u32>,
 }
 
 /// The reason why no unit can be written.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    #[error("systemd starts no program whose path has quotes, backslashes or control characters: {}", .0.display())]
+    #[error("systemd cannot start a program whose path has quotes, backslashes or control characters: {}", .0.display())]
     Program(PathBuf),
-    #[error("the variable {0} holds control characters, which systemd hands to no service")]
+    #[error("the variable {0} has control characters, which systemd does not accept")]
     Variable(String),
-    #[error("the path of the key file has control characters, which systemd does not take: {}", .0.display())]
+    #[error("the path of the key file has control characters, which systemd does not accept: {}", .0.display())]
     KeyFile(PathBuf),
 }
 
 impl ServiceUnit {
     /// Returns the text of the unit file.
-    ///
-    /// # Errors
-    /// Where systemd has no way to say it.
     pub fn text(&self) -> Result<String, UnitError> {
         let mut text = format!("{}\n\n[Unit]\n", marker(self.role));
         let mut section = Section(&mut text);
         section.line("Description", format_args!("Kiln {}", self.role));
         let mut after = Vec::new();
         if self.runs_as.is_system() {
-            // A person's manager has no such unit; there, a start that fails is tried again.
+            // A person's manager has no such target; it repeats a start that fails.
             section.line("Wants", "network-online.target");
             after.push("network-online.target");
         }
@@ -90,7 +87,7 @@ impl ServiceUnit {
         if !after.is_empty() {
             section.line("After", after.join(" "));
         }
-        // It is tried for as long as it takes: a server that is away may be back tomorrow.
+        // A start is repeated without end: a server that is away may be back tomorrow.
         section.line("StartLimitIntervalSec", 0);
 
         section.start("Service");
@@ -114,8 +111,8 @@ impl ServiceUnit {
         if let Some(path) = &self.key_file {
             section.line("LoadCredential", credential(path)?);
         }
-        self.life(&mut section);
-        self.protection(&mut section);
+        self.write_life(&mut section);
+        self.write_protection(&mut section);
 
         section.start("Install");
         section
@@ -137,16 +134,16 @@ impl ServiceUnit {
         Ok(line)
     }
 
-    /// Start, end and what comes after a failure.
-    fn life(&self, section: &mut Section<'_>) {
-        // A server may have to bring old records up to date first.
+    /// Writes how the service starts, ends and restarts.
+    fn write_life(&self, section: &mut Section<'_>) {
+        // A server may have to migrate its records first.
         section.line("TimeoutStartSec", "15min");
-        // Ctrl-C and SIGTERM are the same to Kiln: a worker hands its frames back and has left within ten seconds; a server
-        // says goodbye to all, ends its worker and writes its records.
+        // After SIGTERM a worker returns its frames and leaves within ten seconds; a server closes its connections, ends its
+        // worker and writes its records.
         section.line("TimeoutStopSec", if self.role == ServiceRole::Server { "90s" } else { "30s" });
-        // Kiln ends its own Blenders; what is left when it has gone is killed.
+        // Kiln ends its Blenders; processes that remain after it are killed.
         section.line("KillMode", "mixed");
-        // Who was asked to leave stays away; also where a second signal made it end at once.
+        // A service that was told to leave is not restarted, even if a second signal ended it at once.
         section.line("Restart", "on-failure");
         section.line("SuccessExitStatus", 130);
         section.line("RestartSec", "5s");
@@ -156,24 +153,24 @@ impl ServiceUnit {
         }
     }
 
-    /// Writes the limits of the service, and its rank when memory is short.
-    fn protection(&self, section: &mut Section<'_>) {
-        // Connections and files of caches; the usual 1,024 are few for a server.
+    /// Writes the limits of the service, and what happens when memory is short.
+    fn write_protection(&self, section: &mut Section<'_>) {
+        // For connections and cached files; the usual 1,024 are too few for a server.
         section.line("LimitNOFILE", if self.role == ServiceRole::Server { 524_288 } else { 65_536 });
         if self.renders {
-            // A Blender that took all memory is killed and told of; that must not end the worker around it.
+            // A Blender that is killed for its memory must not end its worker, which reports it.
             section.line("OOMPolicy", "continue");
         }
         if self.role == ServiceRole::Worker {
-            // Rather a frame than the desktop. Its Blenders inherit it; how nice they are is `kiln worker --nice`.
+            // Rather than a program of the desktop, a Blender is killed, which inherits this value.
             section.line("OOMScoreAdjust", 500);
         }
         if self.runs_as.is_system() {
-            // The system's own folders are read-only. What more it may write is up to its account.
+            // The system's folders are read-only; the account decides on the others.
             section.line("ProtectSystem", "full");
         }
         if self.renders {
-            // No more than that: drivers load their modules and make their devices through programs with special rights
+            // Stricter settings break rendering: drivers load modules and create devices through setuid programs
             // (nvidia-modprobe), snaps start through one (snap-confine), and shaders are compiled at run time.
             return;
         }
@@ -186,12 +183,12 @@ impl ServiceUnit {
     }
 }
 
-/// The first line of a unit that Kiln wrote, and may replace and remove.
+/// Returns the first line of a unit that Kiln wrote, and may replace and remove.
 pub fn marker(role: ServiceRole) -> String {
     format!("# Written by `kiln service install {role}`; `kiln service remove {role}` removes it.")
 }
 
-/// The text of the file for systemd-sysusers that makes the account. GPUs are open to these groups.
+/// Returns the file for systemd-sysusers that creates the account, in the groups that may use GPUs.
 pub fn own_account() -> String {
     format!(
         "# Written by `kiln service install`.\nu {OWN_ACCOUNT} - \"Kiln render farm\" {OWN_DATA}\nm {OWN_ACCOUNT} video\n\
@@ -199,7 +196,7 @@ pub fn own_account() -> String {
     )
 }
 
-/// The setting knows specifiers but neither quotes nor escapes.
+/// Writes the value of `LoadCredential=`, which has specifiers but neither quotes nor escapes.
 fn credential(path: &Path) -> Result<String, UnitError> {
     let refused = || UnitError::KeyFile(path.to_owned());
     let path =

@@ -1,4 +1,4 @@
-//! The flags of settings, made of the table.
+//! The flags of settings, made from the table.
 
 use std::ffi::{OsStr, OsString};
 
@@ -26,7 +26,7 @@ pub type DeviceArgs = SettingArgs<{ Group::Device as u8 }>;
 pub type SharedArgs = SettingArgs<{ Group::Shared as u8 }>;
 pub type AccountArgs = SettingArgs<{ Group::Account as u8 }>;
 
-/// The flags of the settings of a [`Group`] that a command got.
+/// The flags of a [`Group`] that a command line sets.
 #[derive(Debug, Clone, Default)]
 pub struct SettingArgs<const GROUP: u8>(Flags);
 
@@ -35,12 +35,12 @@ impl<const GROUP: u8> SettingArgs<GROUP> {
         &self.0
     }
 
-    /// The text of a flag, as it was given.
+    /// Returns the text of a flag.
     pub fn text(&self, name: &str) -> Option<&OsStr> {
         self.0.texts(name).first().map(OsString::as_os_str)
     }
 
-    /// Those of the table, with their group.
+    /// Returns the settings of the group.
     fn settings() -> impl Iterator<Item = (&'static DeclaredSetting, Group)> {
         let of_group = |setting: &'static DeclaredSetting| {
             let group = setting.spec.groups.iter().find(|group| **group as u8 == GROUP)?;

@@ -1,4 +1,4 @@
-//! The places that say settings: flags over variables over `kiln.toml`.
+//! The layers of settings: flags override variables, which override `kiln.toml`.
 
 use std::{
     collections::BTreeMap,
@@ -43,10 +43,10 @@ impl Flags {
     }
 }
 
-/// All places, the later ones under the earlier ones.
+/// All layers; an earlier one overrides a later one.
 pub struct Layers<V> {
     pub flags: Flags,
-    /// The variables, those that are empty left out.
+    /// Reads a variable that is not empty.
     pub var: V,
     pub file: File,
 }
@@ -58,8 +58,6 @@ pub struct File {
 }
 
 impl File {
-    /// # Errors
-    /// If it cannot be read, or sets what is no setting.
     pub fn read(path: &Path) -> Outcome<Self> {
         let table = match fs::read_to_string(path) {
             Ok(text) => {
@@ -84,13 +82,13 @@ impl File {
         let list = || value.as_array().ok_or_else(|| wrong("write a list, such as [\"one\", \"two\"]"));
         match setting.spec.form {
             Form::Words => list()?.iter().map(|value| text(value).map(OsString::from)).collect(),
-            Form::Paths => list()?.iter().map(|value| text(value).map(|path| self.beside(&path))).collect(),
-            Form::Path => Ok(vec![self.beside(&text(value)?)]),
+            Form::Paths => list()?.iter().map(|value| text(value).map(|path| self.resolve(&path))).collect(),
+            Form::Path => Ok(vec![self.resolve(&text(value)?)]),
             Form::Folders => {
                 let folders = value.as_table().ok_or_else(|| wrong("write a table of names and folders"))?;
                 let both = |name: &str, root: &str| {
                     let mut both = OsString::from(format!("{name}="));
-                    both.push(self.beside(root));
+                    both.push(self.resolve(root));
                     both
                 };
                 folders.iter().map(|(name, root)| text(root).map(|root| both(name, &root))).collect()
@@ -99,8 +97,8 @@ impl File {
         }
     }
 
-    /// A relative path in the file is meant from where the file lies.
-    fn beside(&self, path: &str) -> OsString {
+    /// Returns a path of the file: relative ones start at its folder.
+    fn resolve(&self, path: &str) -> OsString {
         self.path.parent().unwrap_or(Path::new("")).join(path).into_os_string()
     }
 }
@@ -120,8 +118,7 @@ impl<V: Fn(&str) -> Option<String>> Layers<V> {
         &self.file.path
     }
 
-    /// Reads a setting, and adds its row. Every place is read, so that a mistake is found although another place goes
-    /// over it.
+    /// Reads a setting, and adds its row. Every layer is read, so that a mistake is found even if another layer overrides it.
     pub fn value<X, T>(
         &self,
         setting: &DeclaredSetting,
@@ -187,5 +184,5 @@ impl<V: Fn(&str) -> Option<String>> Layers<V> {
 }
 
 fn in_file(path: &Path, why: String) -> CommandError {
-    CommandError::bad_input(format!("{} cannot be used: {why}; correct it or take it away", path.display()))
+    CommandError::bad_input(format!("{} cannot be used: {why}; correct or remove it", path.display()))
 }

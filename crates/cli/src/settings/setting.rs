@@ -1,4 +1,4 @@
-//! A setting, apart from its value: its name in each place, and what help says of it.
+//! A setting without its value: its names and its help.
 
 use std::ffi::OsStr;
 
@@ -9,17 +9,17 @@ use super::shape::Shape;
 pub enum Form {
     /// One text.
     Word,
-    /// One path. In `kiln.toml` it is meant from where the file lies.
+    /// One path. In `kiln.toml` a relative one starts at the folder of the file.
     Path,
-    /// Several texts: a flag that is repeated, a list in `kiln.toml`, `;` between them in a variable.
+    /// Several texts: a repeated flag, a list in `kiln.toml`, separated by `;` in a variable.
     Words,
-    /// Several paths; a variable holds them as PATH does.
+    /// Several paths; separated by `:` in a variable.
     Paths,
-    /// `NAME=PATH`, several as [`Form::Words`]; a table in `kiln.toml`.
+    /// Several `NAME=PATH`, like [`Form::Words`], but a table in `kiln.toml`.
     Folders,
     /// A flag without a value; elsewhere `true` or `false`.
     Switch,
-    /// One text, and this one where the flag has no value.
+    /// One text; this one if the flag has no value.
     WordOr(&'static str),
 }
 
@@ -44,7 +44,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// The heading of its flags in help.
+    /// Returns the heading of its flags in help.
     pub fn heading(self) -> Option<&'static str> {
         match self {
             Self::Global => Some("Global"),
@@ -66,11 +66,11 @@ pub struct Spec {
     pub value_name: &'static str,
     /// One line.
     pub help: &'static str,
-    /// More that `--help` says.
+    /// Further sentences of `--help`.
     pub details: &'static str,
-    /// The groups that have its flag; without one it has none.
+    /// The groups that have its flag; without a group there is no flag.
     pub groups: &'static [Group],
-    /// The default in other words than the value has.
+    /// The default in words, if they differ from the value.
     pub default: Option<&'static str>,
     /// Only `--help` shows the flag, and `-h` does not.
     pub is_rare: bool,
@@ -78,7 +78,7 @@ pub struct Spec {
     pub is_secret: bool,
     /// A setting whose flag conflicts with this one's.
     pub excludes: Option<&'static str>,
-    /// Variables of the system; the first one that is set holds the default.
+    /// Variables of the system; the first one that is set is the default.
     pub falls_back_to: &'static [&'static str],
 }
 
@@ -111,7 +111,7 @@ impl Spec {
     }
 }
 
-/// Returns the reason why a text is refused.
+/// Checks a text.
 pub type Check = fn(&OsStr) -> Result<(), String>;
 
 /// A setting.
@@ -124,9 +124,9 @@ pub struct DeclaredSetting {
     pub spec: Spec,
     /// The default as `kiln config` prints it.
     pub default: String,
-    /// One line, with the default.
+    /// The line of `-h`, with the default.
     pub help: String,
-    /// The same with the details and the variable.
+    /// The text of `--help`, with the details and the variable.
     pub long_help: String,
     pub check: Check,
 }

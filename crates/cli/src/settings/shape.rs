@@ -1,4 +1,4 @@
-//! The way from the texts of a setting to its value: one parser for each setting, whichever place the text comes from.
+//! The way from the texts of a setting to its value: one parser for all layers.
 
 use std::{
     collections::BTreeMap, ffi::OsStr, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr,
@@ -14,15 +14,15 @@ pub struct Item<X> {
     pub show: fn(&X) -> String,
 }
 
-/// The values of a setting, and what it is if nobody says it.
+/// The values of a setting, and its default.
 pub struct Shape<X, T> {
     pub item: Item<X>,
-    /// Makes the setting of the values that were said; nothing leaves the default.
+    /// Makes the setting of its values; `None` leaves the default.
     gather: fn(Vec<X>) -> Option<T>,
     default: T,
     /// The default in words.
     pub words: String,
-    /// The words are a value, and do not describe the behaviour without one.
+    /// The words are a value, and not a description.
     pub words_are_value: bool,
 }
 
@@ -32,24 +32,24 @@ impl<X, T> Shape<X, T> {
     }
 }
 
-/// Always one value.
+/// A setting that always has a value.
 pub fn one<X>(item: Item<X>, default: X) -> Shape<X, X> {
     let words = (item.show)(&default);
     Shape { item, gather: |items| items.into_iter().next_back(), default, words, words_are_value: true }
 }
 
-/// A value, or none.
+/// A setting that may have a value.
 pub fn maybe<X>(item: Item<X>, words: &str) -> Shape<X, Option<X>> {
     let gather = |items: Vec<X>| items.into_iter().next_back().map(Some);
     Shape { item, gather, default: None, words: words.to_owned(), words_are_value: false }
 }
 
-/// Any number of values.
+/// A setting with any number of values.
 pub fn many<X>(item: Item<X>, words: &str) -> Shape<X, Vec<X>> {
     Shape { item, gather: Some, default: Vec::new(), words: words.to_owned(), words_are_value: false }
 }
 
-/// Folders by their names.
+/// A setting of folders by name.
 pub fn folders() -> Shape<SharedFolder, BTreeMap<ShortName, PathBuf>> {
     let gather = |items: Vec<SharedFolder>| {
         Some(items.into_iter().map(|one| (one.name, one.root)).collect::<BTreeMap<_, _>>())
@@ -76,7 +76,7 @@ pub fn path() -> Item<PathBuf> {
     Item { parse, show: |path| path.display().to_string() }
 }
 
-/// A path that is made absolute.
+/// Reads a path, and makes it absolute.
 pub fn absolute_path() -> Item<PathBuf> {
     let parse = |text: &OsStr| {
         let path = (path().parse)(text)?;
@@ -99,14 +99,14 @@ where
     if range.contains(&number) {
         Ok(number)
     } else {
-        Err(format!("it must lie between {} and {}", range.start(), range.end()))
+        Err(format!("it must be between {} and {}", range.start(), range.end()))
     }
 }
 
 /// Reads a number of whole cores.
 pub fn cores(text: &OsStr) -> Result<u32, String> {
     match parsed::<u32>(text)? {
-        0 => Err("give the farm one at least".to_owned()),
+        0 => Err("the farm needs at least one".to_owned()),
         cores => Ok(cores),
     }
 }

@@ -28,7 +28,7 @@ macro_rules! setting {
     };
 }
 
-/// Makes the settings' struct, and the table of their names, flags and help, of one list. An entry is
+/// Makes the struct of settings and their table from one list. An entry is
 /// `field "name in kiln.toml": type = shape, spec;`.
 macro_rules! settings {
     ($($field:ident $name:literal: $type:ty = $shape:expr, $spec:expr;)+) => {
@@ -37,7 +37,7 @@ macro_rules! settings {
         pub struct Settings {
             /// The `kiln.toml` that is read, whether it is there or not.
             pub file: PathBuf,
-            /// The folder of what can be made again.
+            /// The folder of files that can be made again.
             pub cache: PathBuf,
             $(pub $field: Value<$type>,)+
             pub(super) rows: Vec<Row>,
@@ -61,7 +61,7 @@ macro_rules! settings {
     };
 }
 
-/// All settings, in the order in which `kiln config` prints them.
+/// Returns all settings, in the order in which `kiln config` prints them.
 pub fn table() -> &'static [DeclaredSetting] {
     &TABLE
 }
@@ -78,7 +78,7 @@ fn availability(value_name: &'static str, help: &'static str) -> Spec {
     word(value_name, help).of(&[Availability])
 }
 
-/// The folder is empty where there is no home folder.
+/// Returns the default data folder; empty if there is no home folder.
 fn data_folder() -> PathBuf {
     super::folders().map(|folders| folders.data_dir().to_owned()).unwrap_or_default()
 }
@@ -102,13 +102,13 @@ settings! {
     listen "listen": SocketAddr = one(plain(), kiln_server::DEFAULT_LISTEN),
         word("ADDRESS:PORT", "The address to listen on").of(&[Server]);
     name "name": Option<Name> = maybe(plain::<Name>(), "the machine's"),
-        word("NAME", "The name in the farm").of(&[Worker]);
+        word("NAME", "The name of this worker in the farm").of(&[Worker]);
     slots "slots": Option<u16> = maybe(item(|text| between(text, 1..=256_u16)), "Kiln decides"),
         word("N", "Blenders that this machine runs side by side").of(&[Worker, Render, ServerRender]).rare();
     threads "threads": Option<u16> = maybe(item(|text| between(text, 0..=1024_u16)), "Kiln decides"),
         word("N", "Threads of each Blender; 0 lets Blender decide").of(&[Worker, ServerRender]).rare();
     blender "blender": Vec<PathBuf> = many(absolute_path(), "those that are found"),
-        Spec::new(Paths, "PATH", "One more Blender: the program, or the Python of an environment with `bpy`")
+        Spec::new(Paths, "PATH", "Another Blender: the program, or the Python of an environment with `bpy`")
             .of(&[Worker, Render, ServerRender, Blender])
             .rare();
     cache_size "cache_size": ByteSize = one(plain(), ByteSize(kiln_worker::DEFAULT_CACHE_BYTES)),
@@ -125,18 +125,18 @@ settings! {
         Spec {
             default: Some("your login name"),
             falls_back_to: &["LOGNAME", "USER"],
-            ..word("NAME", "The user whose job it is").of(&[Account]).rare()
+            ..word("NAME", "The user that the job belongs to").of(&[Account]).rare()
         };
     project "project": Option<Project> = maybe(plain::<Project>(), "default"),
         word("NAME", "The project that the job belongs to").of(&[Account]).rare();
     device "device": DeviceChoice = one(plain(), DeviceChoice::Auto),
         word("DEVICE", "auto, cpu, gpu, optix, cuda, hip, oneapi or metal")
-            .details("auto: as the scene says; gpu: the best backend that is there")
+            .details("auto: as the scene says; gpu: the best backend of the worker")
             .of(&[Device]);
     hash_cache "hash_cache": bool = one(plain(), true),
         word("", "Keep the hashes of files from one submission to the next");
     blender_newer "blender_newer": bool = one(plain(), false),
-        word("", "Render with a newer Blender without asking, where the file's own is missing");
+        word("", "Render with a newer Blender without asking, if the file's own series is missing");
     remove_bundles_after "remove_bundles_after": Expires = one(plain(), kiln_server::Retention::default().bundles),
         retention("Files of jobs, after the end of the last job that uses them");
     remove_outputs_after "remove_outputs_after": Expires = one(plain(), kiln_server::Retention::default().outputs),
@@ -152,30 +152,30 @@ settings! {
     remove_promised_after "remove_promised_after": Expires = one(plain(), kiln_server::Retention::default().promises),
         retention("Files that a client reserved or sent, and that no job uses yet");
     cores "cores": Option<u32> = maybe(item(shape::cores), "all"),
-        availability("N", "Cores that it gives to the farm").details("Fewer cores mean fewer slots, and fewer threads of each Blender");
+        availability("N", "Cores that this machine gives to the farm").details("Fewer cores mean fewer slots, and fewer threads of each Blender");
     memory "memory": Option<ByteSize> = maybe(plain::<ByteSize>(), "all"),
-        availability("SIZE", "Memory that it gives to the farm, such as 16G");
+        availability("SIZE", "Memory that this machine gives to the farm, such as 16G");
     nice "nice": u8 = one(item(|text| between(text, 0..=19_u8)), 0),
-        availability("N", "The niceness of its Blenders, from 0 to 19: 19 yields to all other programs").rare();
+        availability("N", "The niceness of Blender, from 0 to 19: 19 yields to all other programs").rare();
     tags "tag": Vec<ShortName> = many(plain::<ShortName>(), "none"),
         Spec::new(Words, "NAME", "A tag that jobs may require; can be repeated").of(&[Availability]);
     sleep "sleep": Vec<SleepTime> = many(plain::<SleepTime>(), "none"),
-        Spec::new(Words, "TIMES", "Times when it takes no work, such as 'mon-fri 09:00-18:00'; can be repeated")
-            .details("By this machine's clock")
+        Spec::new(Words, "TIMES", "Times when this machine takes no work, such as 'mon-fri 09:00-18:00'; can be repeated")
+            .details("They are those of its clock")
             .of(&[Availability]);
     yields "yield": YieldMode = one(plain(), YieldMode::Auto),
         Spec::new(WordOr("yes"), "WHEN", "Take no work while a person uses the machine: yes, no or auto")
-            .details("auto: if somebody has a graphical session on it. --yield alone means yes")
+            .details("auto: yes if somebody has a graphical session on it. --yield alone means yes")
             .of(&[Availability]);
     yield_idle "yield_idle": TimeSpan = one(plain(), TimeSpan::from_secs(AvailabilityOptions::IDLE.as_secs())),
-        availability("DURATION", "A person who touches nothing for this long has left")
-            .details("0s: keyboard and mouse do not count")
+        availability("DURATION", "The time without a touch of keyboard and mouse after which the person has left")
+            .details("0s: they do not count")
             .rare();
     yield_load "yield_load": Option<f64> = maybe(item(shape::load), "half of the machine's cores"),
-        availability("CORES", "Cores that other programs must use before it yields").rare();
+        availability("CORES", "Cores that other programs must use before this machine yields to them").rare();
     when_used "when_used": OnUnavailable = one(plain(), OnUnavailable::Finish),
-        availability("CHOICE", "A frame that renders when it must yield or sleep: finish it, or stop and return it")
-            .details("`finish` renders it behind all other programs")
+        availability("CHOICE", "What happens to a frame that renders when this machine must yield or sleep: finish or stop")
+            .details("`finish` renders it with the lowest priority, `stop` returns it to the farm")
             .rare();
     wake "wake": bool = one(plain(), false),
         Spec::new(Switch, "", "Let the farm wake this machine over the network when it is off and work waits")

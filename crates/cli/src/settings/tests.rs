@@ -130,7 +130,7 @@ fn paths_in_the_file_are_meant_from_where_it_lies() {
 }
 
 #[test]
-fn wishes_come_from_everywhere() {
+fn availability_is_read_from_every_layer() {
     let toml = "sleep = [\"22:00-08:00\", \"sat,sun\"]\nyield = \"no\"\nmemory = \"16G\"\nwake = true\nnice = 5\nyield_load = 2.5\n";
     let vars = [("KILN_TAG", "attic; fast"), ("KILN_YIELD_IDLE", "90s")];
     let settings =
@@ -152,7 +152,7 @@ fn wishes_come_from_everywhere() {
 }
 
 #[test]
-fn a_wish_that_cannot_be_is_named_with_its_place() {
+fn a_wrong_value_is_named_with_its_layer() {
     let error =
         |vars: &[(&str, &str)], toml: &str| resolve(Flags::default(), vars, toml).unwrap_err().message;
     assert!(error(&[("KILN_SLEEP", "22:00-08:00; later")], "").contains("“later”"));
@@ -167,13 +167,12 @@ fn a_wish_that_cannot_be_is_named_with_its_place() {
 
 #[test]
 fn flags_take_what_the_table_says() {
-    let given_wishes =
-        given::<AvailabilityArgs>(&["--wake", "--tag", "a", "--tag", "b", "--yield=no"]).unwrap();
-    let settings = resolve(given_wishes.flags().clone(), &[("KILN_WAKE", "false")], "").unwrap();
+    let flags = given::<AvailabilityArgs>(&["--wake", "--tag", "a", "--tag", "b", "--yield=no"]).unwrap();
+    let settings = resolve(flags.flags().clone(), &[("KILN_WAKE", "false")], "").unwrap();
     assert_eq!(settings.wake, Value { value: true, origin: Origin::Flag });
     assert_eq!(settings.tags.value, ["a", "b"]);
     assert_eq!(settings.yields.value, YieldMode::No);
-    assert!(AvailabilityArgs::default().flags().is_empty() && !given_wishes.flags().is_empty());
+    assert!(AvailabilityArgs::default().flags().is_empty() && !flags.flags().is_empty());
     let error = given::<WorkerSettingArgs>(&["--slots", "0"]).unwrap_err();
     assert!(error.contains("--slots <N>") && error.contains("between 1 and 256"), "{error}");
     assert!(given::<FarmArgs>(&["--key", "k", "--key-file", "f"]).unwrap_err().contains("--key-file"));
@@ -181,7 +180,7 @@ fn flags_take_what_the_table_says() {
     assert!(FarmArgs::default().text("key").is_none());
 }
 
-/// What help says of a default must be what it is.
+/// Help must state the defaults that hold.
 #[test]
 fn help_tells_variable_and_default() {
     let command = WorkerSettingArgs::augment_args(clap::Command::new("kiln"));

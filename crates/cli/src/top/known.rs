@@ -1,5 +1,5 @@
-//! The workers as they were last read in full. What they are changes seldom, and an event says so; what they render
-//! changes all the time, and is read alone.
+//! The workers as they were last read in full. Events report changes of a worker; the frames that it renders change all the
+//! time, and are read alone.
 
 use std::{
     collections::HashMap,
@@ -10,10 +10,10 @@ use std::{
 use kiln_api::{RunningList, WorkerView};
 use kiln_types::WorkerState;
 
-/// The age at which the list is read again: no event tells that a worker has found another Blender, or was put into a pool.
+/// The age at which the list is read again: some changes, such as another Blender or pool, come without an event.
 const WHOLE: Duration = Duration::from_secs(30);
 
-/// Shared by the readings of one screen.
+/// The list of workers, shared by the readings of one screen.
 #[derive(Debug, Clone, Default)]
 pub struct FarmCache(Arc<Mutex<Inner>>);
 
@@ -31,18 +31,18 @@ impl FarmCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something of a worker is another than it was, besides what it renders.
-    pub fn changed(&self) {
+    /// Notes that a worker changed in something other than the frames that it renders.
+    pub fn note_change(&self) {
         self.inner().changes += 1;
     }
 
-    /// To be given back with what is read now.
+    /// Returns the number of changes, to be passed to [`Self::replace`] with what is read now.
     pub fn changes(&self) -> u64 {
         self.inner().changes
     }
 
-    /// The list was read, after so many changes.
-    pub fn read(&self, workers: &[WorkerView], changes: u64) {
+    /// Replaces the list by one that was asked for after a number of changes.
+    pub fn replace(&self, workers: &[WorkerView], changes: u64) {
         let mut inner = self.inner();
         inner.workers = workers.to_vec();
         inner.read = Some((Instant::now(), changes));
@@ -54,12 +54,12 @@ impl FarmCache {
         inner.read.is_some_and(|(at, changes)| changes == inner.changes && at.elapsed() < WHOLE)
     }
 
-    /// The list with what runs now; `None` where somebody runs something who is not in it.
+    /// Returns the list with the tasks that run now; `None` if a worker that is not in it runs one.
     pub fn running(&self, running: RunningList, now_ms: i64) -> Option<Vec<WorkerView>> {
         let mut inner = self.inner();
         for worker in &mut inner.workers {
             worker.running.clear();
-            // A worker that falls silent is soon called offline, and an event says so.
+            // A worker that is silent is soon offline, which an event reports.
             if worker.state != WorkerState::Offline {
                 worker.last_seen_ms = worker.last_seen_ms.max(now_ms);
             }
@@ -83,11 +83,11 @@ mod tests {
     use super::{super::fixtures, *};
 
     #[test]
-    fn what_runs_is_put_to_whom_it_runs_on_until_something_else_changes() {
+    fn running_tasks_are_put_to_their_workers_until_something_else_changes() {
         let known = FarmCache::default();
         assert!(!known.is_current());
         let workers = fixtures::farm().workers;
-        known.read(&workers, known.changes());
+        known.replace(&workers, known.changes());
         assert!(known.is_current());
         let at = |name: &str| workers.iter().position(|worker| worker.name == name).unwrap();
         let run = workers[at("studio")].running[0].clone();
@@ -103,10 +103,10 @@ mod tests {
         assert_eq!(now[at("attic")].last_seen_ms, seen);
         assert_eq!(now[at("laptop")].last_seen_ms, workers[at("laptop")].last_seen_ms, "it is offline");
         assert_eq!(known.running(list("a new one"), seen), None);
-        // What changes while the list is read may not be in it.
+        // A change while the list is read may not be in it.
         let changes = known.changes();
-        known.changed();
-        known.read(&workers, changes);
+        known.note_change();
+        known.replace(&workers, changes);
         assert!(!known.is_current());
     }
 }

@@ -1,4 +1,4 @@
-//! `kiln top`: the farm, live in a terminal. The model and the drawing are pure; what they are fed with is here.
+//! `kiln top`: the farm, live in a terminal. The model and the drawing are pure; input and output are here.
 
 mod draw;
 #[cfg(test)]
@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use self::{
-    draw::{DrawTime, Look},
+    draw::{DrawTime, ScreenLook},
     model::{FarmSnapshot, KeyAction, Model},
     rate::SPAN,
     screen::{FullScreen, UserInput},
@@ -41,19 +41,19 @@ use crate::{
     signals::Signals,
 };
 
-/// Between two readings of the farm, at least.
-const READ: Duration = Duration::from_secs(1);
-/// Between two readings where nothing renders and nothing is told.
-const LOOK: Duration = Duration::from_secs(5);
-/// A reading that took long is followed by so many times that of peace: a large farm has better things to do.
-const PEACE: u32 = 4;
+/// The shortest time between two readings of the farm.
+const BUSY_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two readings if nothing renders and no event arrives.
+const IDLE_INTERVAL: Duration = Duration::from_secs(5);
+/// The pause after a slow reading, as a multiple of its duration: it spares the server of a large farm.
+const PAUSE_FACTOR: u32 = 4;
 /// The time between two drawings of the clock.
 const TICK: Duration = Duration::from_secs(1);
-/// Between two pictures, at least: events may come by the thousand.
+/// The shortest time between two drawings: thousands of events may arrive.
 const FRAME: Duration = Duration::from_millis(50);
 /// The time that the last requests get at the end.
 const LAST_ACTIONS: Duration = Duration::from_secs(3);
-/// The width of a snapshot that goes to no terminal.
+/// The width of a snapshot that is not printed on a terminal.
 const WIDTH: u16 = 120;
 
 pub async fn run(context: &Context, args: TopArgs) -> Outcome<Exit> {
@@ -61,7 +61,7 @@ pub async fn run(context: &Context, args: TopArgs) -> Outcome<Exit> {
     let human = context.output.reader() == OutputMode::Human;
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let live = human && !args.once && io::stdout().is_terminal() && !dumb;
-    // Whatever happens after this is told by the stream, so that nothing falls between it and the first reading.
+    // Opened before the first reading, so that no event is missed between them.
     let events = client.events(None, None).await?;
     let source = FarmSource::new(client.clone());
     let first = source.read().await?;
@@ -72,21 +72,21 @@ pub async fn run(context: &Context, args: TopArgs) -> Outcome<Exit> {
     }
     model.read(first, now().ms);
     if live {
-        return Live::new(model, source, events)?.stay().await;
+        return Live::new(model, source, events)?.run().await;
     }
-    snapshot(context, &model);
+    print_snapshot(context, &model);
     Ok(Exit::Done)
 }
 
-/// The farm as it is now: text for people, all of it for programs.
-fn snapshot(context: &Context, model: &Model) {
+/// Prints the farm as it is now: as text for people, as JSON for programs.
+fn print_snapshot(context: &Context, model: &Model) {
     let now = now();
     let value = json!({
         "server": model.url, "at_ms": now.ms, "frames_per_minute": model.rate.per_minute(now.ms),
         "workers": model.farm.workers, "jobs": model.farm.jobs,
     });
     context.output.result(&value, || {
-        let look = Look { colour: false, live: false };
+        let look = ScreenLook { colour: false, live: false };
         let width = ratatui::crossterm::terminal::size().ok().filter(|_| io::stdout().is_terminal());
         let width = width.map_or(WIDTH, |(width, _)| width);
         let mut buffer = Buffer::empty(Rect::new(0, 0, width, draw::whole_height(model, look)));
@@ -108,12 +108,12 @@ struct Live {
     screen: FullScreen,
     inputs: mpsc::UnboundedReceiver<UserInput>,
     signals: Signals,
-    look: Look,
+    look: ScreenLook,
     news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
     actions: Actions,
-    /// A reading on its way, and since when.
+    /// The reading that is in progress, and its start.
     reading: Option<(JoinHandle<()>, Instant)>,
-    /// The next reading is not before, and not later than.
+    /// The bounds of the time of the next reading.
     earliest: Instant,
     latest: Instant,
     /// Something changed since the last reading.
@@ -129,7 +129,7 @@ impl Live {
         };
         let signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
         let screen = FullScreen::open().map_err(terminal)?;
-        let soon = Instant::now() + READ;
+        let soon = Instant::now() + BUSY_INTERVAL;
         let news = mpsc::unbounded_channel();
         let actions = Actions::new(source.clone(), news.0.clone());
         Ok(Self {
@@ -139,7 +139,7 @@ impl Live {
             screen,
             inputs: screen::inputs(),
             signals,
-            look: Look { colour: console::colors_enabled(), live: true },
+            look: ScreenLook { colour: console::colors_enabled(), live: true },
             news,
             actions,
             reading: None,
@@ -149,7 +149,7 @@ impl Live {
         })
     }
 
-    async fn stay(mut self) -> Outcome<Exit> {
+    async fn run(mut self) -> Outcome<Exit> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut next, mut changed) = (Instant::now(), true);
@@ -191,7 +191,7 @@ impl Live {
         let (model, look) = (&self.model, self.look);
         let drawn = self.screen.draw(|buffer| draw::screen(model, &now(), look, buffer));
         drawn.map_err(|error| {
-            CommandError::failed(format!("the terminal cannot be drawn on any more ({error})"))
+            CommandError::failed(format!("the terminal can no longer be drawn on ({error})"))
         })
     }
 
@@ -201,12 +201,12 @@ impl Live {
                 if matches!(event.change, Change::WorkerState { .. } | Change::WorkerRemoved) {
                     self.source.workers_changed();
                 }
-                self.model.happened(&event, now().ms);
+                self.model.apply_event(&event, now().ms);
             }
             Err(error) if error.is_transient() => {
-                // What happened meanwhile may come as no event.
+                // Events may be missing.
                 self.source.workers_changed();
-                self.model.lost(error.to_string(), now().ms);
+                self.model.lose_server(error.to_string(), now().ms);
             }
             Err(error) => return Err(error.into()),
         }
@@ -218,7 +218,7 @@ impl Live {
         self.stale = false;
         let (source, news) = (self.source.clone(), self.news.0.clone());
         let reading = tokio::spawn(async move {
-            // Nobody listens any more where the screen is gone.
+            // The screen may be gone.
             let _ = news.send(News::Read(source.read().await));
         });
         self.reading = Some((reading, Instant::now()));
@@ -228,19 +228,19 @@ impl Live {
         match news {
             News::Read(read) => {
                 let took = self.reading.take().map_or(Duration::ZERO, |(_, since)| since.elapsed());
-                self.earliest = Instant::now() + READ.max(took * PEACE);
+                self.earliest = Instant::now() + BUSY_INTERVAL.max(took * PAUSE_FACTOR);
                 match read {
                     Ok(farm) => {
                         self.model.read(farm, now().ms);
                     }
-                    Err(error) if error.is_transient() => self.model.lost(error.to_string(), now().ms),
+                    Err(error) if error.is_transient() => self.model.lose_server(error.to_string(), now().ms),
                     Err(error) => return Err(error.into()),
                 }
                 let moves = self.model.away.is_some() || self.model.farm.renders();
-                self.latest = self.earliest + if moves { Duration::ZERO } else { LOOK };
+                self.latest = self.earliest + if moves { Duration::ZERO } else { IDLE_INTERVAL };
             }
             News::Done(KeyAction::Explain(job), said) => {
-                self.model.explained(job, said.unwrap_or_else(|error| error.to_string()));
+                self.model.show_explanation(job, said.unwrap_or_else(|error| error.to_string()));
             }
             News::Done(_, said) => {
                 self.source.workers_changed();
@@ -252,7 +252,7 @@ impl Live {
     }
 }
 
-/// Carries actions out in the order in which they come, one after the other: of two that set the same the later holds.
+/// Carries out actions one after the other, so that the later of two priorities holds.
 struct Actions {
     queue: Option<mpsc::UnboundedSender<KeyAction>>,
     work: JoinHandle<()>,
@@ -264,7 +264,7 @@ impl Actions {
         let work = tokio::spawn(async move {
             while let Some(action) = actions.recv().await {
                 let said = source.carry_out(&action).await;
-                // Nobody listens any more where the screen is gone.
+                // The screen may be gone.
                 let _ = news.send(News::Done(action, said));
             }
         });
@@ -273,12 +273,12 @@ impl Actions {
 
     fn add(&self, action: KeyAction) {
         if let Some(queue) = &self.queue {
-            // It is read until it ends.
+            // The receiver lives until the sender is dropped.
             let _ = queue.send(action);
         }
     }
 
-    /// Completes the last requests; a server that does not answer is not waited for.
+    /// Waits a while for the last requests.
     async fn end(&mut self) {
         self.queue = None;
         let _ = tokio::time::timeout(LAST_ACTIONS, &mut self.work).await;

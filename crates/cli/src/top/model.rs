@@ -1,4 +1,4 @@
-//! The contents of the screen and the effects of keys. Pure: keys and news come in, requests go out.
+//! The contents of the screen and the effects of keys. Pure: keys and answers come in, requests go out.
 
 use std::cmp::Reverse;
 
@@ -27,7 +27,7 @@ impl FarmSnapshot {
                 JobState::Paused => 2,
                 _ => 3,
             };
-            // Open jobs as they are served; of those that have ended the last is the news.
+            // Open jobs are in the order in which they are served; ended ones have the latest first.
             let ended = job.ended_ms.filter(|_| job.state.is_end());
             let priority = ended.is_none().then_some(Reverse(job.spec.scheduling.priority));
             (rank, priority, ended.map_or(job.created_ms, |ended| -ended), job.id)
@@ -39,7 +39,7 @@ impl FarmSnapshot {
         self.jobs.iter().find(|job| job.id == id)
     }
 
-    /// Returns whether something moves without an event that says so.
+    /// Returns whether progress changes without events.
     pub fn renders(&self) -> bool {
         self.workers.iter().any(|worker| !worker.running.is_empty())
     }
@@ -56,7 +56,7 @@ pub enum Table {
 pub enum Overlay {
     Nothing,
     Help,
-    /// Cancel this job?
+    /// The question whether to cancel a job.
     Cancel(JobId),
     /// The reason why a job waits; no text until the server has answered. Scrolled by a number of lines.
     Explain {
@@ -83,7 +83,7 @@ pub enum Key {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobAction {
+pub enum JobVerb {
     Pause,
     Resume,
     Cancel,
@@ -102,12 +102,12 @@ pub enum WorkerVerb {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyAction {
     Quit,
-    Job(JobId, JobAction),
+    Job(JobId, JobVerb),
     Worker(String, WorkerVerb),
     Explain(JobId),
 }
 
-/// The selection: on the same row for as long as that is there.
+/// The selection, which follows its row for as long as that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Selected<T> {
     row: usize,
@@ -117,7 +117,7 @@ struct Selected<T> {
 impl<T: PartialEq + Clone> Selected<T> {
     const NONE: Self = Self { row: 0, id: None };
 
-    /// Takes over the rows as they are now.
+    /// Finds the selection in rows that have changed.
     fn settle(&mut self, ids: &[T]) {
         let there = self.id.as_ref().and_then(|id| ids.iter().position(|other| other == id));
         self.move_to(there.unwrap_or(self.row), ids);
@@ -136,9 +136,9 @@ pub struct Model {
     pub rate: Rate,
     pub focus: Table,
     pub over: Overlay,
-    /// The reason why the server cannot be reached, and the time since then.
+    /// The reason why the server cannot be reached, and since when.
     pub away: Option<(String, i64)>,
-    /// Something that happened, until then.
+    /// A notice, and the time at which it disappears.
     notice: Option<(String, i64)>,
     job: Selected<JobId>,
     worker: Selected<String>,
@@ -146,7 +146,7 @@ pub struct Model {
 
 /// The change of a priority by one key.
 const PRIORITY_STEP: i16 = 10;
-/// Rows that a page moves.
+/// The rows that PgUp and PgDn move.
 const PAGE: usize = 10;
 /// Bytes of a line where lines are short, which bounds how far a text can be scrolled.
 const SHORT_LINE: usize = 30;
@@ -166,7 +166,7 @@ impl Model {
         }
     }
 
-    /// The farm was read.
+    /// Takes over the farm as it was read.
     pub fn read(&mut self, farm: FarmSnapshot, now: i64) {
         if self.away.take().is_some() {
             self.say("the server is back", now);
@@ -176,15 +176,15 @@ impl Model {
         self.worker.settle(&self.worker_ids());
     }
 
-    /// Something changed on the farm.
-    pub fn happened(&mut self, event: &Event, now: i64) {
+    /// Takes over an event of the farm.
+    pub fn apply_event(&mut self, event: &Event, now: i64) {
         if let Change::TaskDone { name: TaskName { frame: Some(_), .. }, .. } = event.change {
-            self.rate.done(event.at_ms, now);
+            self.rate.add_frame(event.at_ms, now);
         }
     }
 
-    /// The server does not answer.
-    pub fn lost(&mut self, why: String, now: i64) {
+    /// Notes that the server does not answer.
+    pub fn lose_server(&mut self, why: String, now: i64) {
         let since = self.away.take().map_or(now, |(_, since)| since);
         self.away = Some((why, since));
     }
@@ -197,8 +197,8 @@ impl Model {
         self.notice.as_ref().filter(|(_, until)| now < *until).map(|(text, _)| text.as_str())
     }
 
-    /// The server has said why a job waits; nobody may be asking any more.
-    pub fn explained(&mut self, id: JobId, answer: String) {
+    /// Shows why a job waits, if that is still asked for.
+    pub fn show_explanation(&mut self, id: JobId, answer: String) {
         if let Overlay::Explain { job, text, .. } = &mut self.over
             && *job == id
         {
@@ -230,7 +230,7 @@ impl Model {
             Overlay::Cancel(job) => {
                 let job = *job;
                 self.over = Overlay::Nothing;
-                matches!(key, Key::Char('y' | 'Y')).then_some(KeyAction::Job(job, JobAction::Cancel))
+                matches!(key, Key::Char('y' | 'Y')).then_some(KeyAction::Job(job, JobVerb::Cancel))
             }
             Overlay::Explain { scroll, .. } if matches!(key, Key::Up | Key::Char('k')) => {
                 *scroll = scroll.saturating_sub(1);
@@ -279,14 +279,14 @@ impl Model {
         let (id, state) = self.selected_job().map(|job| (job.id, job.state))?;
         match key {
             Key::Char('p') if state == JobState::Paused => {
-                return Some(KeyAction::Job(id, JobAction::Resume));
+                return Some(KeyAction::Job(id, JobVerb::Resume));
             }
             Key::Char('p' | 'c' | '+' | '-') if state.is_end() => {
                 self.say(format!("job {id} has ended"), now)
             }
-            Key::Char('p') => return Some(KeyAction::Job(id, JobAction::Pause)),
+            Key::Char('p') => return Some(KeyAction::Job(id, JobVerb::Pause)),
             Key::Char('c') => self.over = Overlay::Cancel(id),
-            Key::Char('r') => return Some(KeyAction::Job(id, JobAction::Retry)),
+            Key::Char('r') => return Some(KeyAction::Job(id, JobVerb::Retry)),
             Key::Char('+' | '=') => return self.raise(PRIORITY_STEP),
             Key::Char('-') => return self.raise(-PRIORITY_STEP),
             Key::Char('e') | Key::Enter => {
@@ -299,13 +299,13 @@ impl Model {
         None
     }
 
-    /// Shown at once, so that a second key goes on from there.
+    /// Changes the priority of the selected job, also on the screen, so that the next key continues from there.
     fn raise(&mut self, by: i16) -> Option<KeyAction> {
         let job = self.farm.jobs.get_mut(self.job.row)?;
         let now = &mut job.spec.scheduling.priority;
         let wanted = (i16::from(now.get()) + by).clamp(0, Priority::MAX.get().into());
         *now = u8::try_from(wanted).ok()?.try_into().ok()?;
-        Some(KeyAction::Job(job.id, JobAction::Priority(*now)))
+        Some(KeyAction::Job(job.id, JobVerb::Priority(*now)))
     }
 
     fn press_worker(&mut self, key: Key, now: i64) -> Option<KeyAction> {
@@ -370,7 +370,7 @@ mod tests {
         jobs.retain(|job| job.id != JobId(7));
         model.read(FarmSnapshot::new(jobs.clone(), Vec::new()), NOW);
         assert_eq!(selected(&model), 8);
-        // Where it goes away, its neighbour takes its place.
+        // If it disappears, its neighbour is selected.
         jobs.retain(|job| job.id != JobId(8));
         model.read(FarmSnapshot::new(jobs, Vec::new()), NOW);
         assert_eq!(selected(&model), 9);
@@ -384,10 +384,10 @@ mod tests {
     }
 
     #[test]
-    fn keys_steer_what_is_selected() {
+    fn keys_change_what_is_selected() {
         let mut model = model();
-        assert_eq!(press(&mut model, Key::Char('p')), Some(KeyAction::Job(JobId(7), JobAction::Pause)));
-        assert_eq!(press(&mut model, Key::Char('r')), Some(KeyAction::Job(JobId(7), JobAction::Retry)));
+        assert_eq!(press(&mut model, Key::Char('p')), Some(KeyAction::Job(JobId(7), JobVerb::Pause)));
+        assert_eq!(press(&mut model, Key::Char('r')), Some(KeyAction::Job(JobId(7), JobVerb::Retry)));
         assert_eq!(press(&mut model, Key::Char('d')), None);
         assert_eq!(model.notice(NOW), Some("Tab goes to the workers"));
         assert_eq!(model.notice(NOW + NOTICE), None, "a notice goes by itself");
@@ -401,7 +401,7 @@ mod tests {
             worker("desk", "paused", json!({ "desired": "paused" })),
         ];
         model.read(FarmSnapshot::new(jobs, workers), NOW);
-        assert_eq!(press(&mut model, Key::Char('p')), Some(KeyAction::Job(JobId(7), JobAction::Resume)));
+        assert_eq!(press(&mut model, Key::Char('p')), Some(KeyAction::Job(JobId(7), JobVerb::Resume)));
         press(&mut model, Key::Tab);
         let attic = |verb| Some(KeyAction::Worker("attic".to_owned(), verb));
         assert_eq!(press(&mut model, Key::Char('d')), attic(WorkerVerb::Drain));
@@ -419,7 +419,7 @@ mod tests {
     fn a_priority_goes_up_and_down_between_its_ends() {
         let mut model = model();
         let priority = |number: u8| {
-            Some(KeyAction::Job(JobId(7), JobAction::Priority(Priority::try_from(number).unwrap())))
+            Some(KeyAction::Job(JobId(7), JobVerb::Priority(Priority::try_from(number).unwrap())))
         };
         for number in [60, 70, 80, 90, 100, 100] {
             assert_eq!(press(&mut model, Key::Char('+')), priority(number));
@@ -444,7 +444,7 @@ mod tests {
             assert_eq!(model.over, Overlay::Nothing);
         }
         press(&mut model, Key::Char('c'));
-        assert_eq!(press(&mut model, Key::Char('y')), Some(KeyAction::Job(JobId(7), JobAction::Cancel)));
+        assert_eq!(press(&mut model, Key::Char('y')), Some(KeyAction::Job(JobId(7), JobVerb::Cancel)));
         press(&mut model, Key::Char('c'));
         assert_eq!(press(&mut model, Key::Interrupt), Some(KeyAction::Quit), "Ctrl-C always leaves");
     }
@@ -453,9 +453,9 @@ mod tests {
     fn an_explanation_that_nobody_asks_for_any_more_is_not_shown() {
         let mut model = model();
         assert_eq!(press(&mut model, Key::Char('e')), Some(KeyAction::Explain(JobId(7))));
-        model.explained(JobId(8), "of another job".to_owned());
+        model.show_explanation(JobId(8), "of another job".to_owned());
         assert!(matches!(&model.over, Overlay::Explain { text: None, .. }));
-        model.explained(JobId(7), "because\n".repeat(50));
+        model.show_explanation(JobId(7), "because\n".repeat(50));
         press(&mut model, Key::Down);
         assert!(matches!(&model.over, Overlay::Explain { text: Some(_), scroll: 1, .. }));
         for _ in 0..1000 {
@@ -463,15 +463,15 @@ mod tests {
         }
         assert!(matches!(&model.over, Overlay::Explain { scroll: ..=50, .. }), "it ends somewhere");
         press(&mut model, Key::Escape);
-        model.explained(JobId(7), "too late".to_owned());
+        model.show_explanation(JobId(7), "too late".to_owned());
         assert_eq!(model.over, Overlay::Nothing);
     }
 
     #[test]
     fn a_server_that_was_away_is_said_to_be_back() {
         let mut model = model();
-        model.lost("connection refused".to_owned(), NOW);
-        model.lost("no answer in time".to_owned(), NOW + 5_000);
+        model.lose_server("connection refused".to_owned(), NOW);
+        model.lose_server("no answer in time".to_owned(), NOW + 5_000);
         assert_eq!(model.away, Some(("no answer in time".to_owned(), NOW)), "since the first");
         model.read(farm(), NOW + 9_000);
         assert_eq!((model.away.as_ref(), model.notice(NOW + 9_000)), (None, Some("the server is back")));

@@ -1,24 +1,24 @@
-//! The frames that the farm finishes in a minute, by the times when each was done.
+//! The rate at which the farm finishes frames.
 
 use std::collections::VecDeque;
 
 /// Milliseconds that are counted together.
 const BUCKET: i64 = 5_000;
-/// Milliseconds that are remembered.
+/// Milliseconds that are kept.
 pub const SPAN: i64 = 300_000;
 /// Milliseconds over which the rate is taken.
 const WINDOW: i64 = 60_000;
-/// Milliseconds below which a rate would be chance.
+/// Milliseconds below which a rate means nothing.
 const LEAST: i64 = 5_000;
 
 /// Frames of the last minutes. All times are Unix milliseconds of this machine.
 pub struct Rate {
-    /// Everything since then was counted.
+    /// The start of the count.
     since: i64,
     /// Number of a bucket and its frames, the oldest first.
     buckets: VecDeque<(i64, u32)>,
-    /// The least that this machine's clock was ever ahead of the time of an event that just came: what the clocks differ
-    /// by, and the quickest way here.
+    /// The least difference between this machine's clock and the time of an event on its arrival: the difference of the clocks
+    /// and the shortest delay.
     ahead: Option<i64>,
 }
 
@@ -35,15 +35,15 @@ impl Rate {
         }
     }
 
-    /// A frame that was done `at` by the server's clock, of which this machine heard at `now`.
-    pub fn done(&mut self, at: i64, now: i64) {
+    /// Adds a frame that was done `at` by the server's clock, and was reported `now`.
+    pub fn add_frame(&mut self, at: i64, now: i64) {
         let ahead = now - at;
         let ahead = *self.ahead.insert(self.ahead.map_or(ahead, |least| least.min(ahead)));
         self.add(at + ahead);
         self.forget(now);
     }
 
-    /// Frames a minute, over the last minute or for as long as was counted; `None` before that means anything.
+    /// Returns the frames per minute over the last minute, or since the start of the count; `None` at its beginning.
     pub fn per_minute(&self, now: i64) -> Option<f64> {
         let start = (bucket(now - WINDOW) * BUCKET).max(self.since);
         let counted = now - start;
@@ -55,7 +55,7 @@ impl Rate {
         Some(f64::from(frames) * 60_000.0 / counted as f64)
     }
 
-    /// Frames in each of the last `bars` stretches of equal length, the oldest first; `None` where nobody counted.
+    /// Returns the frames of the last `bars` intervals of equal length, the oldest first; `None` before the count.
     pub fn history(&self, now: i64, bars: u16) -> Vec<Option<u32>> {
         let bars = i64::from(bars.max(1));
         let each = (SPAN / BUCKET / bars).max(1);
@@ -99,7 +99,7 @@ mod tests {
         let mut rate = Rate::new(0);
         assert_eq!(rate.per_minute(4_000), None, "too early to tell");
         for at in (500..=600_000).step_by(500) {
-            rate.done(at, at);
+            rate.add_frame(at, at);
         }
         let found = rate.per_minute(600_000).unwrap();
         assert!((119.0..=121.0).contains(&found), "{found}");
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_rate_falls_when_nothing_comes_any_more() {
         let mut rate = Rate::new(0);
-        rate.done(10_000, 10_000);
+        rate.add_frame(10_000, 10_000);
         assert!(rate.per_minute(20_000).unwrap() > rate.per_minute(60_000).unwrap());
         assert_eq!(rate.per_minute(200_000), Some(0.0));
     }
@@ -119,7 +119,7 @@ mod tests {
     fn another_clock_at_the_server_changes_nothing() {
         let mut rate = Rate::new(1_000_000);
         for at in (1_000_000..1_060_000).step_by(1_000) {
-            rate.done(at - 86_400_000, at + 20);
+            rate.add_frame(at - 86_400_000, at + 20);
         }
         let found = rate.per_minute(1_060_000).unwrap();
         assert!((58.0..=62.0).contains(&found), "{found}");

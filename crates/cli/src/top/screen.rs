@@ -1,4 +1,4 @@
-//! The terminal: keys come from it, pictures go to it, and it is left as it was found.
+//! The terminal: a source of keys, and the place of pictures. It is restored at the end.
 
 use std::{io, thread};
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::model::Key;
 
-/// The terminal while it shows the farm. Dropped, also by a panic, it is as it was before.
+/// The terminal while it shows the farm. To drop it, also in a panic, restores the terminal.
 pub struct FullScreen {
     terminal: DefaultTerminal,
 }
@@ -24,7 +24,7 @@ pub enum UserInput {
 }
 
 impl FullScreen {
-    /// Takes the terminal over. A panic gives it back before it prints.
+    /// Takes the terminal over. A panic restores it before it prints.
     pub fn open() -> io::Result<Self> {
         let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
         Ok(Self { terminal })
@@ -41,8 +41,7 @@ impl Drop for FullScreen {
     }
 }
 
-/// Keys as they are pressed; ends where the terminal does. Reading one waits, so that has a thread of its own, which
-/// ends with the program.
+/// Returns the keys that are pressed, until the terminal closes. They are read by a thread that ends with the program.
 pub fn inputs() -> mpsc::UnboundedReceiver<UserInput> {
     let (sender, receiver) = mpsc::unbounded_channel();
     thread::spawn(move || {

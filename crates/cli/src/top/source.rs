@@ -9,17 +9,17 @@ use kiln_types::{AttemptState, JobId, JobState};
 
 use super::{
     known::FarmCache,
-    model::{FarmSnapshot, JobAction, KeyAction, WorkerVerb},
+    model::{FarmSnapshot, JobVerb, KeyAction, WorkerVerb},
     rate::SPAN,
 };
 
-/// The newest jobs, whatever became of them, and the newest of those that have not ended.
+/// The number of the newest jobs, and of the newest open ones.
 const NEWEST: u32 = 60;
 const OPEN: u32 = 160;
-/// Older ones that render.
+/// The number of older jobs that render.
 const OLDER: usize = 100;
-/// Jobs, and pages of attempts of each, that tell what was done before anybody looked.
-const RECALLED: usize = 8;
+/// The numbers of jobs, and of pages of attempts of each, that are read for the rate of the last minutes.
+const HISTORY_JOBS: usize = 8;
 const PAGES: usize = 4;
 
 /// The requests to a server.
@@ -34,9 +34,9 @@ impl FarmSource {
         Self { client, known: FarmCache::default() }
     }
 
-    /// Something has happened to a worker: the next reading is of all workers in full.
+    /// Notes that a worker changed, so that all are read in full.
     pub fn workers_changed(&self) {
-        self.known.changed();
+        self.known.note_change();
     }
 
     async fn workers(&self) -> Result<Vec<WorkerView>, ClientError> {
@@ -48,18 +48,17 @@ impl FarmSource {
         }
         let changes = self.known.changes();
         let workers = self.client.workers().await?;
-        self.known.read(&workers, changes);
+        self.known.replace(&workers, changes);
         Ok(workers)
     }
 
-    /// Jobs and workers as they are now.
+    /// Reads jobs and workers.
     pub async fn read(&self) -> Result<FarmSnapshot, ClientError> {
         let newest = JobFilter { limit: Some(NEWEST), ..JobFilter::default() };
         let states = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
         let open = JobFilter { states, limit: Some(OPEN), ..JobFilter::default() };
         let (newest, open, workers) =
             tokio::try_join!(self.client.jobs(&newest), self.client.jobs(&open), self.workers())?;
-        // What both lists show is taken from one.
         let mut jobs: BTreeMap<JobId, JobView> =
             newest.jobs.into_iter().chain(open.jobs).map(|job| (job.id, job)).collect();
         let running: BTreeSet<JobId> =
@@ -75,14 +74,14 @@ impl FarmSource {
         Ok(FarmSnapshot::new(jobs.into_values().collect(), workers))
     }
 
-    /// Returns the times when frames were done in the last minutes, by the server's clock; `None` where they are too many to ask for.
+    /// Returns the times at which frames were done in the last minutes, by the server's clock; `None` if they are too many.
     pub async fn read_history(&self, farm: &FarmSnapshot, now: i64) -> Result<Option<Vec<i64>>, ClientError> {
         let from = now - SPAN;
         let recent = |job: &&JobView| {
             job.tasks.done > 0 && job.ended_ms.is_none_or(|ended| ended > from || !job.state.is_end())
         };
         let jobs: Vec<&JobView> = farm.jobs.iter().filter(recent).collect();
-        if jobs.len() > RECALLED {
+        if jobs.len() > HISTORY_JOBS {
             return Ok(None);
         }
         let mut done = Vec::new();
@@ -106,24 +105,24 @@ impl FarmSource {
         Ok(Some(done))
     }
 
-    /// Does what a key asked for, and says so in a sentence.
+    /// Carries out the action of a key, and describes it in a sentence.
     pub async fn carry_out(&self, action: &KeyAction) -> Result<String, ClientError> {
         let client = &self.client;
         match action {
             KeyAction::Quit => Ok(String::new()),
-            KeyAction::Job(id, JobAction::Pause) => {
+            KeyAction::Job(id, JobVerb::Pause) => {
                 client.pause(*id).await.map(|()| format!("job {id} is paused"))
             }
-            KeyAction::Job(id, JobAction::Resume) => {
-                client.resume(*id).await.map(|()| format!("job {id} goes on"))
+            KeyAction::Job(id, JobVerb::Resume) => {
+                client.resume(*id).await.map(|()| format!("job {id} continues"))
             }
-            KeyAction::Job(id, JobAction::Cancel) => {
+            KeyAction::Job(id, JobVerb::Cancel) => {
                 client.cancel(*id).await.map(|()| format!("job {id} is cancelled"))
             }
-            KeyAction::Job(id, JobAction::Retry) => {
-                client.retry(*id).await.map(|()| format!("job {id} tries again what failed"))
+            KeyAction::Job(id, JobVerb::Retry) => {
+                client.retry(*id).await.map(|()| format!("job {id} tries its failed frames again"))
             }
-            KeyAction::Job(id, JobAction::Priority(priority)) => {
+            KeyAction::Job(id, JobVerb::Priority(priority)) => {
                 let change = ChangeJob { priority: Some(*priority), ..ChangeJob::default() };
                 client.change(*id, &change).await.map(|_| format!("job {id} has priority {priority}"))
             }

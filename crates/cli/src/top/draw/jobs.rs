@@ -8,7 +8,7 @@ use kiln_types::{
 use ratatui::{style::Style, text::Span};
 
 use super::{
-    look::Look,
+    look::ScreenLook,
     table::{Bar, Cell, Column, width},
 };
 use crate::output::{one_line, text::count};
@@ -16,7 +16,7 @@ use crate::output::{one_line, text::count};
 pub fn columns(jobs: &[JobView]) -> Vec<Column> {
     let names = jobs.iter().map(|job| width(&job.name)).max().unwrap_or(0);
     let names = u16::try_from(names).unwrap_or(u16::MAX);
-    // Where all have the same it tells nothing.
+    // The column is the first to be dropped if all priorities are the same.
     let mut priorities = jobs.iter().filter(|job| !job.state.is_end()).map(priority);
     let first = priorities.next();
     let prio = if priorities.any(|other| Some(other) != first) { 3 } else { 8 };
@@ -33,7 +33,7 @@ pub fn columns(jobs: &[JobView]) -> Vec<Column> {
     ]
 }
 
-pub fn cells(job: &JobView, look: Look) -> Vec<Cell> {
+pub fn cells(job: &JobView, look: ScreenLook) -> Vec<Cell> {
     let waits = job.waits_for.is_some() && !job.state.is_end();
     let of_state = if waits { look.warning() } else { look.job(job.state) };
     let quiet = if job.state.is_end() { look.dim() } else { Style::new() };
@@ -56,7 +56,7 @@ pub fn has_trouble(job: &JobView) -> bool {
 }
 
 /// Returns the line below a selected job.
-pub fn detail(job: &JobView, look: Look) -> Vec<Span<'static>> {
+pub fn detail(job: &JobView, look: ScreenLook) -> Vec<Span<'static>> {
     if let Some(waits) = job.waits_for.as_ref().filter(|_| !job.state.is_end()) {
         return vec![Span::styled(one_line(&format!("waits: {waits}")), look.warning())];
     }
@@ -70,7 +70,7 @@ pub fn detail(job: &JobView, look: Look) -> Vec<Span<'static>> {
         said.push(count(job.workers_busy, "worker"));
     }
     if let Some(mean) = job.mean_frame_s {
-        said.push(format!("{} a frame", if mean < 10.0 { measured(mean) } else { rough(mean) }));
+        said.push(format!("{} per frame", if mean < 10.0 { measured(mean) } else { rough(mean) }));
     }
     if let (Some(started), Some(ended)) = (job.started_ms, job.ended_ms) {
         said.push(format!("took {}", rough((ended - started) as f64 / 1000.0)));
@@ -96,7 +96,7 @@ fn priority(job: &JobView) -> String {
     if job.state.is_end() { String::new() } else { job.spec.scheduling.priority.to_string() }
 }
 
-/// Nothing where nobody named anything.
+/// Returns the user and the project, if they were named.
 fn who(job: &JobView) -> String {
     let owner = (job.owner != Owner::default()).then_some(&job.owner.0);
     let project = (job.project != Project::default()).then_some(&job.project.0);
@@ -107,7 +107,7 @@ fn who(job: &JobView) -> String {
     }
 }
 
-/// Of the bake for as long as that lasts, then of the frames.
+/// Returns the bar of the bake, and after it that of the frames.
 fn bar(job: &JobView, style: Style) -> Bar {
     let baking = job.open_bake();
     let Some(step) = baking.or(job.steps.last()) else {

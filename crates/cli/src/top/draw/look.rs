@@ -1,17 +1,17 @@
-//! Colours, and the marks that replace them where there are none.
+//! The styles of the screen, with and without colours.
 
 use kiln_types::{JobState, WorkerState};
 use ratatui::style::{Color, Modifier, Style};
 
-/// The look of the screen: with colours or, by NO_COLOR, without.
+/// The look of the screen: with colours or, because of NO_COLOR, without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct ScreenLook {
     pub colour: bool,
-    /// Somebody looks and presses keys; a snapshot has neither a selection nor keys.
+    /// A person presses keys; a snapshot has neither keys nor a selection.
     pub live: bool,
 }
 
-impl Look {
+impl ScreenLook {
     pub fn good(self) -> Style {
         self.colour(Color::Green)
     }
@@ -40,7 +40,7 @@ impl Look {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// The name of the program.
+    /// Returns the style of the program's name.
     pub fn title(self) -> Style {
         if self.colour {
             Style::new().fg(Color::Black).bg(Color::Cyan).add_modifier(Modifier::BOLD)
@@ -49,7 +49,7 @@ impl Look {
         }
     }
 
-    /// The line above a table, and whether keys go to the table.
+    /// Returns the style of the heads of a table, which show whether it has the focus.
     pub fn heads(self, focus: bool) -> Style {
         match (self.colour, focus && self.live) {
             (true, true) => Style::new().fg(Color::Cyan).add_modifier(Modifier::BOLD | Modifier::UNDERLINED),

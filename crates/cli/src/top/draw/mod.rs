@@ -1,4 +1,4 @@
-//! Draws a [`Model`]. Pure: the same model, time and room make the same picture.
+//! The drawing of a [`Model`], as a pure function of the model, the time and the size.
 
 mod jobs;
 mod look;
@@ -22,23 +22,23 @@ use self::table::{clip, line_of, put, row};
 use super::model::{Model, Table};
 use crate::output::{one_line, text::count};
 
-pub use look::Look;
+pub use look::ScreenLook;
 
 /// The time of a drawing.
 pub struct DrawTime {
     /// Unix milliseconds.
     pub ms: i64,
-    /// As a person reads it.
+    /// The local time in words.
     pub clock: String,
 }
 
-/// Lines of the head.
+/// The lines above the tables.
 const HEAD: u16 = 2;
-/// The lines of a table besides its rows: a line of room, and the line of heads.
+/// The lines of a table besides its rows: an empty one, and the heads.
 const FRAME: u16 = 2;
 
 /// Draws the whole screen.
-pub fn screen(model: &Model, now: &DrawTime, look: Look, buffer: &mut Buffer) {
+pub fn screen(model: &Model, now: &DrawTime, look: ScreenLook, buffer: &mut Buffer) {
     let area = *buffer.area();
     head(model, now, look, area, buffer);
     let foot = u16::from(look.live);
@@ -58,13 +58,13 @@ pub fn screen(model: &Model, now: &DrawTime, look: Look, buffer: &mut Buffer) {
     }
 }
 
-/// Lines that show everything.
-pub fn whole_height(model: &Model, look: Look) -> u16 {
+/// Returns the height that shows everything.
+pub fn whole_height(model: &Model, look: ScreenLook) -> u16 {
     let rows = needs(model, Table::Jobs, look).saturating_add(needs(model, Table::Workers, look));
     rows.saturating_add(HEAD + u16::from(look.live) + 2 * FRAME)
 }
 
-/// A picture as text, without what ends its lines.
+/// Returns a picture as text, without the blanks at the ends of lines.
 pub fn text(buffer: &Buffer) -> String {
     let area = *buffer.area();
     let line = |y| {
@@ -81,8 +81,8 @@ pub fn text(buffer: &Buffer) -> String {
     (0..area.height).map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Lines below the heads of a table, with the one that tells more of the selected row.
-fn needs(model: &Model, which: Table, look: Look) -> u16 {
+/// Returns the lines that a table needs below its heads.
+fn needs(model: &Model, which: Table, look: ScreenLook) -> u16 {
     let rows = match which {
         Table::Jobs => model.farm.jobs.len(),
         Table::Workers => model.farm.workers.len(),
@@ -90,8 +90,8 @@ fn needs(model: &Model, which: Table, look: Look) -> u16 {
     u16::try_from(rows.max(1) + details(model, which, look)).unwrap_or(u16::MAX)
 }
 
-/// Rows that have a line below them which tells more: the selected one; where none is, all that have trouble to tell.
-fn details(model: &Model, which: Table, look: Look) -> usize {
+/// Returns the number of rows with a line of details below: the selected one or, in a snapshot, jobs with a problem.
+fn details(model: &Model, which: Table, look: ScreenLook) -> usize {
     match which {
         Table::Jobs if !look.live => model.farm.jobs.iter().filter(|job| jobs::has_trouble(job)).count(),
         Table::Jobs => usize::from(model.focus == which && !model.farm.jobs.is_empty()),
@@ -99,7 +99,7 @@ fn details(model: &Model, which: Table, look: Look) -> usize {
     }
 }
 
-/// Shares lines between the tables: each what it needs where that fits, else half of them or what the other leaves.
+/// Shares lines between the tables: each gets what it needs or, if there are too few, half of them or what the other leaves.
 fn share(room: u16, jobs: u16, workers: u16) -> (u16, u16) {
     if u32::from(jobs) + u32::from(workers) <= u32::from(room) {
         return (jobs, workers);
@@ -108,7 +108,7 @@ fn share(room: u16, jobs: u16, workers: u16) -> (u16, u16) {
     (jobs, workers.min(room - jobs))
 }
 
-fn head(model: &Model, now: &DrawTime, look: Look, area: Rect, buffer: &mut Buffer) {
+fn head(model: &Model, now: &DrawTime, look: ScreenLook, area: Rect, buffer: &mut Buffer) {
     let link = match &model.away {
         Some((_, since)) => {
             Span::styled(format!("○ away for {}", rough((now.ms - since).max(0) as f64 / 1000.0)), look.bad())
@@ -126,11 +126,11 @@ fn head(model: &Model, now: &DrawTime, look: Look, area: Rect, buffer: &mut Buff
     ends(left, vec![Span::styled(now.clock.clone(), look.dim()), Span::raw(" ")], line_of(area, 0), buffer);
     let states = states(model, look);
     let room = usize::from(area.width).saturating_sub(states.iter().map(Span::width).sum());
-    ends(states, pace(model, now, look, room), line_of(area, 1), buffer);
+    ends(states, rate_spans(model, now, look, room), line_of(area, 1), buffer);
 }
 
-/// `5 workers: 3 rendering, 1 unavailable, 1 offline`.
-fn states(model: &Model, look: Look) -> Vec<Span<'static>> {
+/// Counts the workers by state: `5 workers: 3 rendering, 1 unavailable, 1 offline`.
+fn states(model: &Model, look: ScreenLook) -> Vec<Span<'static>> {
     let workers = &model.farm.workers;
     let mut by_state: BTreeMap<WorkerState, usize> = BTreeMap::new();
     for worker in workers {
@@ -144,10 +144,10 @@ fn states(model: &Model, look: Look) -> Vec<Span<'static>> {
     spans
 }
 
-/// Returns the frames per minute, and their course in the last minutes, for as many of them as there is room.
-fn pace(model: &Model, now: &DrawTime, look: Look, room: usize) -> Vec<Span<'static>> {
+/// Returns the frames per minute, with a chart of the last minutes if there is room.
+fn rate_spans(model: &Model, now: &DrawTime, look: ScreenLook, room: usize) -> Vec<Span<'static>> {
     const BARS: u16 = 20;
-    /// Fewer tell nothing.
+    /// Fewer bars make no chart.
     const LEAST_BARS: usize = 6;
     const HEIGHTS: [&str; 8] = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
     let history = model.rate.history(now.ms, BARS);
@@ -161,7 +161,7 @@ fn pace(model: &Model, now: &DrawTime, look: Look, room: usize) -> Vec<Span<'sta
     let rate = if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") };
     let figure = vec![Span::styled(rate, look.bold()), Span::raw(" frames/min ")];
     let left = room.saturating_sub(figure.iter().map(Span::width).sum());
-    // One of each for the space between.
+    // Three columns stay empty.
     let bars = left.saturating_sub(3).min(history.len());
     if bars < LEAST_BARS {
         return figure;
@@ -172,18 +172,18 @@ fn pace(model: &Model, now: &DrawTime, look: Look, room: usize) -> Vec<Span<'sta
     spans
 }
 
-fn table(model: &Model, which: Table, now: &DrawTime, look: Look, area: Rect, buffer: &mut Buffer) {
+fn table(model: &Model, which: Table, now: &DrawTime, look: ScreenLook, area: Rect, buffer: &mut Buffer) {
     let farm = &model.farm;
     let columns = match which {
         Table::Jobs => jobs::columns(&farm.jobs),
         Table::Workers => workers::columns(farm, now.ms),
     };
     let (rows, nothing) = match which {
-        Table::Jobs => (farm.jobs.len(), "no jobs: `kiln submit shot.blend` makes one"),
-        Table::Workers => (farm.workers.len(), "no workers: `kiln worker --server URL` makes a machine one"),
+        Table::Jobs => (farm.jobs.len(), "no jobs: `kiln submit shot.blend` submits one"),
+        Table::Workers => (farm.workers.len(), "no workers: `kiln worker --server URL` on a machine adds it"),
     };
     let focus = model.focus == which;
-    // The line of heads stands below a line of room; a column at the left is for the mark.
+    // The first line stays empty, and the column at the left is for the mark.
     let Some(body) = area.height.checked_sub(FRAME) else { return };
     let inner = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
     let widths = table::widths(&columns, inner.width);
@@ -197,7 +197,7 @@ fn table(model: &Model, which: Table, now: &DrawTime, look: Look, area: Rect, bu
     let lines = usize::from(body);
     let detail = details(model, which, look).min(lines.saturating_sub(1));
     let shown = (lines - detail).min(rows);
-    // The selected row stays in the middle for as long as there are rows around it.
+    // The selected row is in the middle if there are enough rows around it.
     let first = selected.saturating_sub(shown / 2).min(rows - shown);
     let mut y = top;
     for at in first..first + shown {
@@ -226,19 +226,19 @@ fn table(model: &Model, which: Table, now: &DrawTime, look: Look, area: Rect, bu
     more(first, rows - first - shown, look, line_of(inner, area.y), buffer);
 }
 
-/// At the right above a table: how many rows there are above and below those that fit.
-fn more(above: usize, below: usize, look: Look, line: Rect, buffer: &mut Buffer) {
+/// Draws, at the right above a table, the numbers of rows above and below those that fit.
+fn more(above: usize, below: usize, look: ScreenLook, line: Rect, buffer: &mut Buffer) {
     let arrows = [("↑", above), ("↓", below)].into_iter().filter(|(_, rows)| *rows > 0);
     let text = arrows.map(|(arrow, rows)| format!("{arrow}{rows}")).collect::<Vec<_>>().join(" ");
     ends(Vec::new(), vec![Span::styled(text, look.accent())], line, buffer);
 }
 
 /// Draws the line of keys, or of the last event.
-fn foot_line(model: &Model, now: &DrawTime, look: Look, line: Rect, buffer: &mut Buffer) {
+fn foot_line(model: &Model, now: &DrawTime, look: ScreenLook, line: Rect, buffer: &mut Buffer) {
     let said = model
         .away
         .as_ref()
-        .map(|(why, _)| (format!("trying on until it is back: {why}"), look.bad()))
+        .map(|(why, _)| (format!("trying again until it is back: {why}"), look.bad()))
         .or_else(|| model.notice(now.ms).map(|notice| (notice.to_owned(), look.warning())));
     if let Some((text, style)) = said {
         put(
@@ -284,7 +284,7 @@ fn foot_line(model: &Model, now: &DrawTime, look: Look, line: Rect, buffer: &mut
     }
 }
 
-/// One text at the left end of a line, one at the right end where there is room for both.
+/// Draws one text at the left end of a line, and one at the right end if there is room for both.
 fn ends(left: Vec<Span<'static>>, right: Vec<Span<'static>>, line: Rect, buffer: &mut Buffer) {
     if line.height == 0 {
         return;

@@ -9,7 +9,7 @@ use ratatui::{
 
 use super::{
     super::model::{Model, Overlay},
-    look::Look,
+    look::ScreenLook,
 };
 use crate::output::one_line;
 
@@ -19,16 +19,16 @@ const KEYS: &[(&str, &str)] = &[
     ("↑ ↓ j k", "select; PgUp PgDn Home End g G go further"),
     ("", ""),
     ("e Enter", "why the job waits, and how long it will take"),
-    ("p", "pause the job or worker, or go on with it"),
-    ("r", "let the job's failed frames try again"),
+    ("p", "pause the job or worker, or resume it"),
+    ("r", "try the job's failed frames again"),
     ("c", "cancel the job; asks first"),
-    ("+ -", "the job's priority; what is higher is earlier"),
+    ("+ -", "change the job's priority; higher is earlier"),
     ("", ""),
-    ("d", "drain the worker: it ends its frames, then leaves"),
+    ("d", "drain the worker: it finishes its frames, then leaves"),
     ("w", "let the worker work again"),
 ];
 
-pub fn draw(model: &Model, look: Look, area: Rect, buffer: &mut Buffer) {
+pub fn draw(model: &Model, look: ScreenLook, area: Rect, buffer: &mut Buffer) {
     match &model.over {
         Overlay::Nothing => {}
         Overlay::Help => {
@@ -59,13 +59,13 @@ pub fn draw(model: &Model, look: Look, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-/// A framed text in the middle.
-fn window(title: &str, lines: Vec<Line<'_>>, scroll: u16, look: Look, area: Rect, buffer: &mut Buffer) {
+/// Draws a framed text in the middle.
+fn window(title: &str, lines: Vec<Line<'_>>, scroll: u16, look: ScreenLook, area: Rect, buffer: &mut Buffer) {
     const FRAME: u16 = 4;
     let wide = lines.iter().map(Line::width).max().unwrap_or(0).max(title.len());
     let width = u16::try_from(wide).unwrap_or(u16::MAX).saturating_add(FRAME).min(area.width);
     let room = usize::from(width.saturating_sub(FRAME).max(1));
-    // At least what a wrap at every word's end would take, so that the end is never cut off.
+    // An upper bound of what the wrapped lines take, so that the end is never cut off.
     let wrapped: usize =
         lines.iter().map(|line| line.width().div_ceil(room).max(1) + line.width() / (room * 4)).sum();
     let height = u16::try_from(wrapped).unwrap_or(u16::MAX).saturating_add(2).min(area.height);

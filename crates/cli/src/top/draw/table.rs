@@ -1,4 +1,4 @@
-//! Rows in columns that give way where it is narrow.
+//! Rows in columns, of which the less important ones disappear on a narrow screen.
 
 use ratatui::{
     buffer::Buffer,
@@ -7,23 +7,23 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{look::Look, words::percent};
+use super::{look::ScreenLook, words::percent};
 use crate::output::one_line;
 
 pub struct Column {
     pub head: String,
     /// Cells are aligned to the right.
     pub right: bool,
-    /// Narrower than this it is left out.
+    /// The least width; the column is left out if there is less room.
     pub least: u16,
-    /// Wider than this it need not be.
+    /// The greatest width.
     pub most: u16,
-    /// The order in which columns disappear where it is narrow: the greatest first.
+    /// The order in which columns disappear on a narrow screen: the greatest first.
     pub rank: u8,
 }
 
 impl Column {
-    /// As wide as its widest text.
+    /// Returns a column as wide as its widest text.
     pub fn fixed(head: &str, rank: u8, texts: impl Iterator<Item = usize>) -> Self {
         let width = texts.chain([width(head)]).max().unwrap_or(0);
         let width = u16::try_from(width).unwrap_or(u16::MAX).min(30);
@@ -50,18 +50,18 @@ impl Cell {
     }
 }
 
-/// The progress of something. Parts of the whole, 0 to 1.
+/// A progress bar. Parts of the whole are from 0 to 1.
 pub struct Bar {
     pub done: f64,
     pub failed: f64,
-    /// Of what is done.
+    /// The style of the part that is done.
     pub style: Style,
 }
 
-/// Between two columns.
+/// The blanks between two columns.
 const GAP: u16 = 2;
 
-/// The width of each column; 0 where there is no room for it.
+/// Returns the width of each column; 0 if there is no room for it.
 pub fn widths(columns: &[Column], room: u16) -> Vec<u16> {
     let mut shown: Vec<bool> = vec![true; columns.len()];
     let least = |shown: &[bool]| -> u32 {
@@ -79,7 +79,7 @@ pub fn widths(columns: &[Column], room: u16) -> Vec<u16> {
     let mut spare = u32::from(room).saturating_sub(least(&shown));
     let mut widths: Vec<u16> =
         columns.iter().zip(&shown).map(|(column, shown)| if *shown { column.least } else { 0 }).collect();
-    // Each grows in turn, so that none takes all.
+    // They grow in turn, so that none takes all the room.
     loop {
         let mut grown = false;
         for (at, column) in columns.iter().enumerate() {
@@ -95,8 +95,15 @@ pub fn widths(columns: &[Column], room: u16) -> Vec<u16> {
     }
 }
 
-/// The line above the rows.
-pub fn heads(columns: &[Column], widths: &[u16], area: Rect, look: Look, focus: bool, buffer: &mut Buffer) {
+/// Draws the line above the rows.
+pub fn heads(
+    columns: &[Column],
+    widths: &[u16],
+    area: Rect,
+    look: ScreenLook,
+    focus: bool,
+    buffer: &mut Buffer,
+) {
     let style = look.heads(focus);
     buffer.set_style(line_of(area, area.y), style);
     let cells = columns.iter().map(|column| Cell::text(column.head.clone(), style));
@@ -108,7 +115,7 @@ pub fn row(
     widths: &[u16],
     cells: impl Iterator<Item = Cell>,
     area: Rect,
-    look: Look,
+    look: ScreenLook,
     buffer: &mut Buffer,
 ) {
     let mut x = area.x;
@@ -130,8 +137,8 @@ pub fn row(
 }
 
 impl Bar {
-    /// `━━━━━╸────  63%`.
-    fn line(&self, room: u16, look: Look) -> Line<'static> {
+    /// Draws the bar: `━━━━━╸────  63%`.
+    fn line(&self, room: u16, look: ScreenLook) -> Line<'static> {
         const PERCENT: u16 = 5;
         let percent = Span::raw(format!("{:>5}", percent(self.done + self.failed)));
         let Some(length) = room.checked_sub(PERCENT).filter(|length| *length >= 3) else {
@@ -142,7 +149,7 @@ impl Bar {
             (part * f64::from(length) * 2.0) as usize
         };
         let length = usize::from(length);
-        // Something failed shows, however little it is.
+        // The smallest part that failed is visible.
         let failed = halves(self.failed).div_ceil(2).max(usize::from(self.failed > 0.0)).min(length);
         let done = halves(self.done).min((length - failed) * 2);
         let half = done % 2;
@@ -156,7 +163,7 @@ impl Bar {
     }
 }
 
-/// Draws a line where it fits; what lies outside is left away.
+/// Draws the part of a line that is inside the screen.
 pub fn put(buffer: &mut Buffer, x: u16, y: u16, line: Line<'_>, room: u16) {
     let area = *buffer.area();
     if x < area.right() && y < area.bottom() {
@@ -164,7 +171,7 @@ pub fn put(buffer: &mut Buffer, x: u16, y: u16, line: Line<'_>, room: u16) {
     }
 }
 
-/// One line of an area.
+/// Returns one line of an area.
 pub fn line_of(area: Rect, y: u16) -> Rect {
     Rect { y, height: 1, ..area }.intersection(area)
 }
@@ -237,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_bar_shows_what_failed() {
-        let look = Look { colour: false, live: true };
+        let look = ScreenLook { colour: false, live: true };
         let bar = |done, failed, room| Bar { done, failed, style: Style::new() }.line(room, look).to_string();
         assert_eq!(bar(0.5, 0.0, 15), "━━━━━─────  50%");
         assert_eq!(bar(0.55, 0.0, 15), "━━━━━╸────  55%");

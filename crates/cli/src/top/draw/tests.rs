@@ -11,8 +11,8 @@ use crate::top::{
     model::{FarmSnapshot, Key, Overlay},
 };
 
-const LIVE: Look = Look { colour: true, live: true };
-const SNAPSHOT: Look = Look { colour: false, live: false };
+const LIVE: ScreenLook = ScreenLook { colour: true, live: true };
+const SNAPSHOT: ScreenLook = ScreenLook { colour: false, live: false };
 
 fn now() -> DrawTime {
     DrawTime { ms: NOW, clock: "17:55:08".to_owned() }
@@ -24,7 +24,7 @@ fn at_work() -> Model {
     for second in 0..300 {
         let at = NOW - 300_000 + second * 1000;
         for _ in 0..second / 60 {
-            model.rate.done(at, at);
+            model.rate.add_frame(at, at);
         }
     }
     model
@@ -36,15 +36,15 @@ fn press(model: &mut Model, keys: &[Key]) {
     }
 }
 
-/// What a terminal of this size shows.
-fn picture(model: &Model, look: Look, width: u16, height: u16) -> Buffer {
+/// Draws the screen of a terminal of this size.
+fn picture(model: &Model, look: ScreenLook, width: u16, height: u16) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| screen(model, &now(), look, frame.buffer_mut())).unwrap();
     terminal.backend().buffer().clone()
 }
 
 #[track_caller]
-fn shows(model: &Model, look: Look, (width, height): (u16, u16), wanted: &str) {
+fn shows(model: &Model, look: ScreenLook, (width, height): (u16, u16), wanted: &str) {
     let shown = text(&picture(model, look, width, height));
     let wanted = wanted.trim_matches('\n');
     assert!(shown == wanted, "\nwanted:\n{wanted}\n\nshown:\n{shown}\n");
@@ -82,7 +82,7 @@ fn a_farm_fits_the_smallest_usual_terminal() {
 }
 
 #[test]
-fn where_it_is_narrow_what_matters_less_gives_way() {
+fn a_narrow_screen_drops_what_matters_less() {
     let mut model = at_work();
     press(&mut model, &[Key::Down, Key::Down]);
     let wanted = "
@@ -125,7 +125,7 @@ fn the_selected_worker_is_in_sight() {
 }
 
 #[test]
-fn a_question_stands_in_the_middle() {
+fn a_question_is_in_the_middle() {
     let mut model = at_work();
     press(&mut model, &[Key::Char('c')]);
     let wanted = "
@@ -151,7 +151,7 @@ fn an_explanation_is_read_to_its_end() {
     press(&mut model, &[Key::End, Key::Up, Key::Up, Key::Char('e')]);
     let said = "Job 9 (credits) is queued: 0 of 120 frames done, 0 running, 120 waiting.\n\
         120 frames wait: no worker of the farm has Blender 4.5.\n  attic lacks Blender 4.5";
-    model.explained(JobId(9), said.to_owned());
+    model.show_explanation(JobId(9), said.to_owned());
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live      17:55:08
  5 workers: 2 rendering, 1 unavailable, 1 quarant…
@@ -201,17 +201,17 @@ fn a_snapshot_has_neither_keys_nor_selection() {
 fn nobody_is_shown_an_empty_screen() {
     let mut model = Model::new("http://127.0.0.1:8765".to_owned(), NOW);
     let why = "the server http://127.0.0.1:8765 cannot be reached (connection refused)";
-    model.lost(why.to_owned(), NOW - 65_000);
+    model.lose_server(why.to_owned(), NOW - 65_000);
     let wanted = "
  kiln  http://127.0.0.1:8765  ○ away for 65 s                          17:55:08
  0 workers
 
  ID  JOB       STATE  PRIO  WHO  PROGRESS                    DONE  FAILED  LEFT
- no jobs: `kiln submit shot.blend` makes one
+ no jobs: `kiln submit shot.blend` submits one
 
  WORKER    STATE  RENDERS                            SLOTS  CORES  MEMORY  SEEN
- no workers: `kiln worker --server URL` makes a machine one
- trying on until it is back: the server http://127.0.0.1:8765 cannot be reache…
+ no workers: `kiln worker --server URL` on a machine adds it
+ trying again until it is back: the server http://127.0.0.1:8765 cannot be rea…
 ";
     shows(&model, LIVE, (80, 9), wanted);
 }
@@ -219,7 +219,7 @@ fn nobody_is_shown_an_empty_screen() {
 #[test]
 fn without_colours_nothing_has_one() {
     let mut model = at_work();
-    let plain = Look { colour: false, live: true };
+    let plain = ScreenLook { colour: false, live: true };
     for over in [Overlay::Nothing, Overlay::Help, Overlay::Cancel(JobId(7))] {
         model.over = over;
         let buffer = picture(&model, plain, 100, 30);

@@ -1,8 +1,8 @@
-//! Ages and shares, in a few characters.
+//! Ages and percentages, in a few characters.
 
 use kiln_types::duration::rough;
 
-/// `63%`, and never 100 before the end.
+/// Returns a percentage, such as `63%`, that is never 100 before the end.
 pub fn percent(part: f64) -> String {
     /// The rounding error of a part in 32 bits.
     const ROUNDING: f64 = 1e-4;

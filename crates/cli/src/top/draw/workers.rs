@@ -6,7 +6,7 @@ use ratatui::text::Span;
 
 use super::{
     super::model::FarmSnapshot,
-    look::Look,
+    look::ScreenLook,
     table::{Cell, Column, width},
     words::{ago, percent},
 };
@@ -30,7 +30,7 @@ pub fn columns(farm: &FarmSnapshot, now_ms: i64) -> Vec<Column> {
     ]
 }
 
-pub fn cells(worker: &WorkerView, farm: &FarmSnapshot, now_ms: i64, look: Look) -> Vec<Cell> {
+pub fn cells(worker: &WorkerView, farm: &FarmSnapshot, now_ms: i64, look: ScreenLook) -> Vec<Cell> {
     let gone = worker.state == WorkerState::Offline;
     let quiet = if gone { look.dim() } else { ratatui::style::Style::new() };
     vec![
@@ -45,7 +45,7 @@ pub fn cells(worker: &WorkerView, farm: &FarmSnapshot, now_ms: i64, look: Look) 
 }
 
 /// Returns the line below a selected worker.
-pub fn detail(worker: &WorkerView, look: Look) -> Vec<Span<'static>> {
+pub fn detail(worker: &WorkerView, look: ScreenLook) -> Vec<Span<'static>> {
     if let Some(quarantine) = &worker.quarantine {
         let failed_probes = match quarantine.failed_probes {
             0 => String::new(),
@@ -74,8 +74,8 @@ pub fn detail(worker: &WorkerView, look: Look) -> Vec<Span<'static>> {
     vec![Span::styled(one_line(&said.join(" · ")), look.dim())]
 }
 
-/// Each slot's frame and how far it is; or why it does nothing.
-fn renders(worker: &WorkerView, farm: &FarmSnapshot, look: Look) -> Vec<Span<'static>> {
+/// Returns the frame of each slot with its progress, or the reason why the worker does nothing.
+fn renders(worker: &WorkerView, farm: &FarmSnapshot, look: ScreenLook) -> Vec<Span<'static>> {
     let mut spans = Vec::new();
     let mut last = None;
     for run in in_slots(worker) {
@@ -90,7 +90,7 @@ fn renders(worker: &WorkerView, farm: &FarmSnapshot, look: Look) -> Vec<Span<'st
         spans.push(Span::raw(
             run.name.frame.map_or_else(|| run.name.kind.to_string(), |frame| frame.to_string()),
         ));
-        spans.push(Span::styled(how_far(run), look.accent()));
+        spans.push(Span::styled(progress(run), look.accent()));
         spans.extend(run.slow.map(|_| Span::styled(" slow", look.warning())));
     }
     match (&worker.quarantine, &worker.unavailable) {
@@ -102,8 +102,8 @@ fn renders(worker: &WorkerView, farm: &FarmSnapshot, look: Look) -> Vec<Span<'st
     spans
 }
 
-/// ` 63%`; ` ~63%` where it is guessed from the frame's neighbours.
-fn how_far(run: &RunningView) -> String {
+/// Returns the progress of a frame: ` 63%`, or ` ~63%` if it is estimated from other frames.
+fn progress(run: &RunningView) -> String {
     let guess = if run.estimated { "~" } else { "" };
     run.fraction.map_or_else(String::new, |part| format!(" {guess}{}", percent(f64::from(part))))
 }
@@ -115,14 +115,14 @@ fn slots(worker: &WorkerView) -> String {
     format!("{}/{}", in_slots(worker).count(), worker.slots)
 }
 
-/// The last of each slot, by slot: what began before it is through, and only on its way to the server.
+/// Returns the last task of each slot. Earlier ones have rendered, and are being uploaded.
 fn in_slots(worker: &WorkerView) -> impl Iterator<Item = &RunningView> {
     let running = &worker.running;
     let last = |at: &usize| running.get(at + 1).is_none_or(|next| next.slot != running[*at].slot);
     (0..running.len()).filter(last).map(|at| &running[at])
 }
 
-/// Returns the cores that the farm gets, and those of the machine where they are more.
+/// Returns the cores that the farm gets, and those of the machine if they are more.
 fn cores(worker: &WorkerView) -> String {
     let (gets, has) = (worker.offered.cores, worker.machine.cores);
     if gets == has { has.to_string() } else { format!("{gets}/{has}") }
