@@ -1,9 +1,9 @@
-//! Waiting longer after each failure, and never all at the same moment.
+//! Waits that grow with each failure, and differ between clients.
 
 use std::time::Duration;
 
-/// The waits before one thing is tried again: the first, doubled with each failure up to the longest. Each is drawn from
-/// its upper half, so that those who lost the same server do not come back in step.
+/// The waits between tries: the first, doubled with each failure up to the longest. Each is drawn from its upper half, so that
+/// clients that lost the same server do not return at once.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -24,12 +24,12 @@ impl Backoff {
         wait
     }
 
-    /// Begins again with the first wait.
+    /// Starts again with the first wait.
     pub fn succeeded(&mut self) {
         self.failures = 0;
     }
 
-    /// `draw` lies in 0 to 1.
+    /// Returns the next wait; `draw` is a random number from 0 to 1.
     fn wait(&self, draw: f64) -> Duration {
         let full = self.first.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.longest);
         full.mul_f64(0.5 + draw / 2.0)

@@ -15,18 +15,18 @@ use crate::{Client, ClientError, routes, tries::Tries, upload::in_pieces};
 /// The bytes of a blob. A connection that breaks is opened again: an error here is final.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
 
-/// The most hashes that one question may hold.
+/// The most hashes of one request.
 const MISSING_AT_ONCE: usize = 10_000;
 const READ_PIECE: usize = 64 * 1024;
 
 impl Client {
-    /// The size of a blob in bytes, and the blob. Where the connection breaks, the rest is asked for by range.
+    /// Returns the size of a blob in bytes, and its bytes. If the connection breaks, the rest is requested by range.
     /// The hash is *not* checked here: the caller hashes the bytes as it stores them.
     pub async fn get_blob(&self, hash: BlobHash) -> Result<(u64, BlobStream), ClientError> {
         self.get_blob_from(hash, 0).await
     }
 
-    /// As [`Client::get_blob`], from a byte position on; the size is that of the whole blob.
+    /// Returns the bytes of a blob from a position on; the size is that of the whole blob.
     pub async fn get_blob_from(&self, hash: BlobHash, offset: u64) -> Result<(u64, BlobStream), ClientError> {
         let (size, body) = self.open_blob(hash, offset).await?;
         let state = Download {
@@ -66,10 +66,7 @@ impl Client {
         Ok((whole, if skip == 0 { Box::pin(body) } else { Box::pin(skipped(body, skip)) }))
     }
 
-    /// Stores the bytes of a file, whose hash and size they were when it was read.
-    ///
-    /// # Errors
-    /// Where the file cannot be read or has changed, or the server does not take it.
+    /// Stores the bytes of a file that was hashed before. Fails if the file has changed.
     pub async fn put_blob_file(&self, hash: BlobHash, size: u64, path: &Path) -> Result<(), ClientError> {
         let file =
             tokio::fs::File::open(path).await.map_err(|error| ClientError::file(path, "read", error))?;
@@ -115,19 +112,13 @@ impl Client {
         Ok(missing)
     }
 
-    /// The manifest of a bundle, checked against its id.
-    ///
-    /// # Errors
-    /// Where the server does not have it, or its bytes are not those the id names.
+    /// Reads the manifest of a bundle, and checks it against its id.
     pub async fn bundle(&self, id: BundleId) -> Result<Bundle, ClientError> {
         let bundle: Bundle = self.get(&routes::bundle(id)).await?;
         if bundle.id() == id { Ok(bundle) } else { Err(ClientError::Damaged { hash: id.0 }) }
     }
 
-    /// Makes a bundle of blobs that the server has.
-    ///
-    /// # Errors
-    /// Where a blob of it is missing at the server.
+    /// Creates a bundle of blobs that the server has.
     pub async fn create_bundle(&self, bundle: &Bundle) -> Result<BundleId, ClientError> {
         let created: BundleCreated = self.post(&routes::bundles(), bundle).await?;
         Ok(created.id)
@@ -138,10 +129,10 @@ struct Download {
     client: Client,
     hash: BlobHash,
     size: u64,
-    /// Bytes that have been handed on.
+    /// The position of the next byte.
     at: u64,
     body: Option<Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>>,
-    /// Breaks in a row without progress.
+    /// The failures since the last progress.
     tries: Tries,
 }
 
@@ -159,12 +150,12 @@ impl Download {
                         self.tries.progress();
                         self.at += bytes.len() as u64;
                         if self.at > self.size {
-                            return Some((Err(broken("more bytes than it said")), None));
+                            return Some((Err(broken("a blob longer than its size")), None));
                         }
                         return Some((Ok(bytes), Some(self)));
                     }
                     Some(Err(error)) => self.client.unreachable(&error),
-                    None => broken("it ended early"),
+                    None => broken("a blob that ended early"),
                 },
                 None => match self.client.open_blob(self.hash, self.at).await {
                     Ok((size, body)) if size == self.size => {
@@ -183,7 +174,7 @@ impl Download {
     }
 }
 
-/// A body without its first bytes, for a server that answers a range with the whole.
+/// Returns a body without its first bytes, for a server that answers a range with the whole blob.
 fn skipped(
     body: impl Stream<Item = reqwest::Result<Bytes>> + Send,
     skip: u64,

@@ -12,7 +12,7 @@ use reqwest::{Method, Response, StatusCode, header};
 use crate::{Client, ClientError, routes, tries::Tries, upload::in_pieces};
 
 impl Client {
-    /// Returns those of the chunks that the server lacks. It promises to keep the others for as long as an upload may take.
+    /// Returns the chunks that the server lacks. It keeps the others for as long as an upload may take.
     pub async fn missing_chunks(&self, hashes: &[BlobHash]) -> Result<Vec<BlobHash>, ClientError> {
         let mut missing = Vec::new();
         for part in hashes.chunks(HASHES_AT_ONCE) {
@@ -20,29 +20,29 @@ impl Client {
             let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
             let (hashes, rest) = body.as_chunks::<32>();
             if !rest.is_empty() || hashes.len() > part.len() {
-                return Err(self.nonsense("no list of hashes"));
+                return Err(self.unusable("not a list of hashes"));
             }
             missing.extend(hashes.iter().map(|hash| BlobHash::from_bytes(*hash)));
         }
         Ok(missing)
     }
 
-    /// Stores chunks: frames, one after another. Where the request breaks off, those that were whole are stored.
+    /// Stores chunks, each in a frame. If the request breaks off, the whole frames before are stored.
     pub async fn put_frames(&self, frames: Bytes) -> Result<(), ClientError> {
         let (work, request) = (frames.len() as u64, self.bulk_request(Method::POST, &routes::chunks()));
         self.upload(request, in_pieces(frames), work).await.map(drop)
     }
 
-    /// Makes a blob of chunks that the server has. Takes as long as the server needs to hash them.
+    /// Makes a blob of chunks that the server has, and waits until it has hashed them.
     ///
     /// # Errors
-    /// [`kiln_api::ProblemCode::Conflict`] where it lacks one of them.
+    /// [`kiln_api::ProblemCode::Conflict`] if the server lacks one of them.
     pub async fn put_recipe(&self, hash: BlobHash, recipe: &Recipe) -> Result<(), ClientError> {
         let request = self.bulk_request(Method::PUT, &routes::blob_chunks(hash));
         self.upload(request, in_pieces(recipe.to_bytes().into()), recipe.size()).await.map(drop)
     }
 
-    /// The chunks of a blob; `None` where the server keeps it whole, or has none of that name.
+    /// Returns the chunks of a blob; `None` if the server keeps it whole, or does not have it.
     pub async fn recipe(&self, hash: BlobHash) -> Result<Option<Recipe>, ClientError> {
         let response = match self.send(self.request(Method::GET, &routes::blob_chunks(hash))).await {
             Err(error) if error.code() == Some(ProblemCode::NotFound) => return Ok(None),
@@ -52,15 +52,15 @@ impl Client {
             return Ok(None);
         }
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        Recipe::from_bytes(&body).map(Some).map_err(|error| self.nonsense(&error.to_string()))
+        Recipe::from_bytes(&body).map(Some).map_err(|error| self.unusable(&error.to_string()))
     }
 
-    /// The frames of these chunks, in this order, each piece whole ones. Their bytes are *not* checked here: whoever
-    /// unpacks them does it. Breaks of the connection are healed inside: an error here is final.
+    /// Returns the frames of chunks in their order; each piece contains whole frames. The bytes are *not* checked here: the
+    /// caller does that as it unpacks them. Requests are repeated after a broken connection: an error is final.
     pub async fn fetch_chunks(&self, hashes: Vec<BlobHash>) -> Result<FrameStream, ClientError> {
         let mut fetch =
             Fetch { client: self.clone(), left: hashes.into(), body: None, tries: Tries::default() };
-        // What cannot be had at all is known at once.
+        // A request that cannot succeed fails here.
         fetch.ask().await?;
         Ok(Box::pin(stream::unfold(Some(fetch), |fetch| async move { fetch?.next().await })))
     }
@@ -69,7 +69,7 @@ impl Client {
         self.send(self.request(method, path).header(header::CONTENT_TYPE, BINARY).body(body)).await
     }
 
-    fn nonsense(&self, why: &str) -> ClientError {
+    fn unusable(&self, why: &str) -> ClientError {
         ClientError::Broken { url: self.url().to_owned(), why: why.to_owned() }
     }
 }
@@ -83,18 +83,18 @@ pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + S
 
 struct Fetch {
     client: Client,
-    /// Those that are still to come.
+    /// Chunks that have not arrived.
     left: VecDeque<BlobHash>,
     body: Option<Body>,
-    /// Breaks in a row without progress.
+    /// The failures since the last progress.
     tries: Tries,
 }
 
-/// An answer on its way.
+/// An answer that is being received.
 struct Body {
     bytes: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     decoder: FrameDecoder,
-    /// Chunks that are still to come.
+    /// Chunks of it that have not arrived.
     due: usize,
 }
 
@@ -111,7 +111,7 @@ impl Fetch {
 
     async fn next(mut self) -> Option<(Result<Bytes, ClientError>, Option<Self>)> {
         while !self.left.is_empty() {
-            let failed = match self.frames().await {
+            let failed = match self.next_frames().await {
                 Ok(frames) if frames.is_empty() => continue,
                 Ok(frames) => {
                     self.tries.progress();
@@ -127,17 +127,17 @@ impl Fetch {
         None
     }
 
-    /// Those that the next piece of the answer makes whole.
-    async fn frames(&mut self) -> Result<Bytes, ClientError> {
+    /// Returns the frames that the next piece of the answer completes.
+    async fn next_frames(&mut self) -> Result<Bytes, ClientError> {
         let Some(body) = self.body.as_mut().filter(|body| body.due > 0) else {
             self.ask().await?;
             return Ok(Bytes::new());
         };
-        let nonsense = |why: &str| self.client.nonsense(why);
+        let unusable = |why: &str| self.client.unusable(why);
         match body.bytes.next().await {
             Some(Ok(piece)) => body.decoder.push(&piece),
             Some(Err(error)) => return Err(self.client.unreachable(&error)),
-            None => return Err(nonsense("it ended early")),
+            None => return Err(unusable("chunks that ended early")),
         }
         let mut whole = Vec::new();
         while body.due > 0 {
@@ -146,17 +146,16 @@ impl Fetch {
                 Ok(Some(frame)) if self.left.front() == Some(&frame.chunk().hash) => {
                     self.left.pop_front();
                     body.due -= 1;
-                    // A Vec takes everything.
-                    frame.write_to(&mut whole).map_err(|error| nonsense(&error.to_string()))?;
+                    frame.write_to(&mut whole).map_err(|error| unusable(&error.to_string()))?;
                     continue;
                 }
                 Ok(Some(_)) => "another chunk than was asked for".to_owned(),
                 Err(error) => error.to_string(),
             };
             if whole.is_empty() {
-                return Err(nonsense(&why));
+                return Err(unusable(&why));
             }
-            // What came before is good; the rest is asked for again.
+            // The frames before are good; the rest is requested again.
             self.body = None;
             break;
         }

@@ -1,4 +1,4 @@
-//! The hash of all that the pixels of a .blend depend on, whatever folder it lies in (decision 019).
+//! The hash of everything that the pixels of a .blend depend on; its folder is not a part (decision 019).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,7 +10,7 @@ use kiln_types::{BlobHash, BlobHasher, RelPath, SharedFile};
 
 use crate::FoundExtras;
 
-/// Hashes of files on this disk, or what else tells their bytes.
+/// The identities of files: hashes or, for shared files, sizes and times.
 #[derive(Default)]
 pub(crate) struct KnownBytes<'a>(HashMap<&'a Path, Vec<u8>>);
 
@@ -19,7 +19,7 @@ impl<'a> KnownBytes<'a> {
         self.0.insert(path, hash.as_bytes().to_vec());
     }
 
-    /// Of a file that nobody reads here, and that workers tell by its size and time.
+    /// Adds a shared file. If it was not read here, its size and time identify it, as they do for workers.
     pub fn shared(&mut self, path: &'a Path, file: &SharedFile) {
         let known = match file.hash {
             Some(hash) => hash.as_bytes().to_vec(),
@@ -33,7 +33,7 @@ impl<'a> KnownBytes<'a> {
     }
 }
 
-/// Fields, each with its length before it, so that no two lists of fields make one text.
+/// Fields, each after its length, so that different lists of fields are different texts.
 #[derive(Default)]
 struct Fields(Vec<u8>);
 
@@ -45,9 +45,9 @@ impl Fields {
     }
 }
 
-/// Version 1: a name for this encoding, the bytes of the .blend, the place where it shows in pixels, and, sorted, each
-/// name that it or a library of it has for files, with the bytes of those, and each file that goes along because the
-/// person named it. The series of Blender is that of the .blend, or a choice.
+/// Returns the hash of version 1: of the name of this encoding, the bytes of the .blend, its folder if that shows in pixels,
+/// and, sorted, of each path to files in the .blend and its libraries with the bytes of those, and of each extra file. The
+/// series of Blender follows from the .blend, or is a choice of the person.
 pub(crate) fn content(
     found: &Dependencies,
     bytes: &KnownBytes<'_>,
@@ -79,15 +79,15 @@ pub(crate) fn content(
 fn name(item: &Dependency, bytes: &KnownBytes<'_>) -> Fields {
     let mut fields = Fields::default();
     fields.add(bytes.of(&item.holder));
-    // Caches of particles have no name: Blender looks beside the .blend, whatever that is called.
+    // Caches of particles have no path: Blender finds them by the name of the .blend.
     let is_named = item.file.kind != ExternalKind::PointCache;
     fields.add(if is_named { &item.file.raw } else { b"" });
     for file in &item.files {
         let within = file.strip_prefix(&item.place).ok().filter(|rest| !rest.as_os_str().is_empty());
-        // The file of one name alone is told by that; of several the names tell frames, tiles and views.
+        // A path to one file identifies it; of several, the names identify frames, tiles and views.
         let own = (*file != item.place).then(|| file.file_name().map(Path::new)).flatten();
-        let told = within.or(own).map_or(&[][..], |told| told.as_os_str().as_encoded_bytes());
-        fields.add(told).add(bytes.of(file));
+        let part = within.or(own).map_or(&[][..], |part| part.as_os_str().as_encoded_bytes());
+        fields.add(part).add(bytes.of(file));
     }
     fields
 }

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use kiln_api::{Problem, ProblemCode};
 use kiln_types::BlobHash;
 
-/// Each prints as one sentence that says what happened and what to do next.
+/// An error of a request. It prints as one sentence: what happened and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("the server {url} cannot be reached ({why}); check that it runs and that the address is right")]
@@ -13,23 +13,25 @@ pub enum ClientError {
     #[error("“{url}” is not the address of a server ({why}); write it like http://192.168.1.20:8765")]
     BadUrl { url: String, why: String },
     #[error(
-        "the server {url} does not accept this key; give the one in its farm.key by --key-file or KILN_KEY"
+        "the server {url} does not accept this key; pass the one in its farm.key with --key-file or KILN_KEY"
     )]
     WrongKey { url: String },
-    /// The server says no, in its own words.
+    /// A refusal of the server, with its message.
     #[error("{0}")]
     Problem(Box<Problem>),
     #[error("{0}")]
     OtherVersion(String),
-    #[error("{url} answers, but is no Kiln server; check the address")]
+    #[error("{url} answers, but is not a Kiln server; check the address")]
     NotKiln { url: String },
-    /// An answer broke off, or is not what this version understands.
+    /// An answer that broke off, or that this version does not understand.
     #[error("the server {url} gave an answer that cannot be used ({why}); try again")]
     Broken { url: String, why: String },
-    /// The server closed the worker's connection, or did not want it.
+    /// The server closed or refused the connection of a worker.
     #[error("the server {url} closed the connection: {why}")]
     Closed { url: String, why: String },
-    #[error("the bytes of blob {hash} arrived changed; try again, and check the network if it happens again")]
+    #[error(
+        "the bytes of blob {hash} were damaged on the way; try again, and check the network if it happens again"
+    )]
     Damaged { hash: BlobHash },
     #[error("{} changed while it was being sent; save it, then run the command again", path.display())]
     Changed { path: PathBuf },
@@ -38,7 +40,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Returns whether the same request may succeed a little later, with nothing changed.
+    /// Returns whether the same request may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Closed { .. } | Self::Damaged { .. } => {
@@ -49,7 +51,7 @@ impl ClientError {
         }
     }
 
-    /// The code of the server's problem, where it is one.
+    /// Returns the code of a refusal of the server.
     pub fn code(&self) -> Option<ProblemCode> {
         match self {
             Self::Problem(problem) => Some(problem.code),
@@ -63,7 +65,7 @@ impl ClientError {
     }
 }
 
-/// The innermost cause: “connection refused” instead of three layers around it.
+/// Returns the innermost cause: “connection refused” without the layers around it.
 pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut inner = error;
     while let Some(source) = inner.source() {

@@ -1,4 +1,4 @@
-//! The stream of server-sent events, taken up again where it broke.
+//! The stream of server-sent events, which continues after a broken connection.
 
 use std::{pin::Pin, time::Duration};
 
@@ -13,26 +13,24 @@ use crate::{Backoff, Client, ClientError, routes};
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Bytes. A longer event is none of a Kiln server.
+/// Bytes. A Kiln server sends no longer event.
 const LONGEST_EVENT: usize = 1 << 20;
 
-/// Events of the farm or of one job, in order, none left out.
+/// The events of the farm or of one job, in order and complete.
 pub struct EventStream {
     client: Client,
     job: Option<JobId>,
-    /// The last event that was handed on.
+    /// The last event that was returned.
     since: Option<EventNumber>,
     body: Option<Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>>,
     parser: Parser,
     backoff: Backoff,
-    /// The moment from which a stream that broke may be opened again. A span would begin again each time that `next`
-    /// is cancelled.
+    /// The moment from which a broken stream may be opened again. A duration would start again whenever `next` is cancelled.
     open_at: Instant,
 }
 
 impl Client {
-    /// Opens the stream: events after `since`, or from now on. Once this returns, nothing that happens later
-    /// is missed.
+    /// Opens the stream of events after `since`, or from now on. No event after the return is missed.
     pub async fn events(
         &self,
         since: Option<EventNumber>,
@@ -57,13 +55,13 @@ impl EventStream {
         }
     }
 
-    /// The next event. After an error that [is transient](ClientError::is_transient) call it again: it waits
-    /// a little, longer each time, and takes the stream up behind the last event. Safe to cancel.
+    /// Waits for the next event. After an error that [is transient](ClientError::is_transient) call it again: after a wait, which
+    /// grows, the stream continues behind the last event. Safe to cancel.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         loop {
             while let Some(message) = self.parser.next() {
                 let Ok(event) = serde_json::from_str::<Event>(&message.data) else {
-                    // A kind of change that only a newer server knows; its number still counts.
+                    // A newer server knows more kinds of changes; their numbers count.
                     self.since = message.id.or(self.since);
                     continue;
                 };
@@ -81,22 +79,22 @@ impl EventStream {
             let error = match body.next().await {
                 Some(Ok(bytes)) => match self.parser.push(&bytes) {
                     Ok(()) => continue,
-                    Err(TooLong) => broken("an endless event"),
+                    Err(TooLong) => broken("an event that is too long"),
                 },
                 Some(Err(error)) => self.client.unreachable(&error),
                 None => broken("the stream of events ended"),
             };
-            self.lost();
+            self.disconnect();
             return Err(error);
         }
     }
 
-    /// The number of the last event that was handed on.
+    /// Returns the number of the last event that was returned.
     pub fn last(&self) -> Option<EventNumber> {
         self.since
     }
 
-    fn lost(&mut self) {
+    fn disconnect(&mut self) {
         self.body = None;
         self.parser = Parser::default();
         self.open_at = Instant::now() + self.backoff.failed();
@@ -117,7 +115,7 @@ impl EventStream {
                 Ok(())
             }
             Err(error) => {
-                self.lost();
+                self.disconnect();
                 Err(error)
             }
         }
@@ -134,7 +132,7 @@ struct Message {
 #[derive(Debug)]
 struct TooLong;
 
-/// Takes pieces of the stream as they come, gives whole messages.
+/// Makes whole messages of pieces of the stream.
 #[derive(Default)]
 struct Parser {
     buffer: Vec<u8>,
@@ -217,7 +215,7 @@ mod tests {
         let mut stream = EventStream::new(Client::new(url, "key").unwrap(), None, None);
         // The waits are longer than the time that each `next` gets.
         for _ in 0..4 {
-            stream.lost();
+            stream.disconnect();
         }
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(60) {

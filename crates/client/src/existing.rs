@@ -1,4 +1,4 @@
-//! The files in an output folder, compared with the frames that are asked for.
+//! The files in an output folder, compared with the frames to render.
 
 use std::{fmt, io, str::FromStr};
 
@@ -11,21 +11,20 @@ use crate::{
     manifest::{Manifest, is_broken},
 };
 
-/// The choice of what is done with files that are there.
+/// The treatment of files that are in the output folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Existing {
-    /// Frames of the same scene and settings are kept, those of an earlier save are replaced; any other file is an
-    /// error.
+    /// Keeps frames of the same scene and settings, and replaces those of an earlier save; any other file is an error.
     #[default]
     Continue,
-    /// The same, and frames of this .blend that other settings made are replaced too.
+    /// The same, but also replaces frames that this .blend made with other settings.
     Replace,
-    /// Whatever is there is kept.
+    /// Keeps every file.
     Skip,
-    /// Everything is rendered and replaced.
+    /// Renders and replaces everything.
     Overwrite,
-    /// Any file that is there is an error.
+    /// Any file is an error.
     Error,
 }
 
@@ -46,12 +45,12 @@ impl FromStr for Existing {
 #[derive(Debug, thiserror::Error)]
 pub enum ExistingError {
     #[error(
-        "{count} of the files are already there and are not this scene's with these settings ({found}{}); choose \
+        "{count} of the files are already there and were not made from this scene with these settings ({found}{}); choose \
          --existing skip, --existing overwrite, or another folder with --out", broken.in_words(), count = found.count
     )]
     Foreign {
         found: ExistingFiles,
-        /// Those that are empty or cut off.
+        /// The files that are empty or cut off.
         broken: ExistingFiles,
     },
     #[error(
@@ -64,16 +63,16 @@ pub enum ExistingError {
         changes: Vec<String>,
     },
     #[error(
-        "{count} of the files are already there, and of a later save of this .blend than this one ({first}); replace them with \
+        "{count} of the files are already there, made from a later save of this .blend ({first}); replace them with \
          --existing overwrite, or choose another folder with --out", count = .0.count, first = .0
     )]
     Newer(ExistingFiles),
     #[error(
-        "{count} of the files are already there ({first}); leave --existing error out to continue, or choose another \
+        "{count} of the files are already there ({first}); omit --existing error to continue, or choose another \
          folder with --out", count = .0.count, first = .0
     )]
     Refused(ExistingFiles),
-    #[error("{path} cannot be looked at ({source}); check the output folder")]
+    #[error("{path} cannot be examined ({source}); check the output folder")]
     Io { path: String, source: io::Error },
 }
 
@@ -93,7 +92,7 @@ impl ExistingFiles {
         }
     }
 
-    /// Of those that are empty or cut off, what an error adds.
+    /// Returns what an error adds about files that are empty or cut off.
     fn in_words(&self) -> String {
         match self.count {
             0 => String::new(),
@@ -111,9 +110,9 @@ impl fmt::Display for ExistingFiles {
     }
 }
 
-/// The device that made most of the frames that are there, where they are those that one of these asks for; `None` where
-/// none of them is. Else, of frames of earlier saves, that of most of them which is among `earlier`.
-pub fn recorded(
+/// Returns the device that made most of the frames in the folder, of those that one of the candidates asks for. If there are
+/// none, returns the device in `earlier` that made most of the frames of earlier saves.
+pub fn recorded_device(
     folder: &OutFolder,
     manifest: &Manifest,
     candidates: &[(DeviceClass, FrameIdentity)],
@@ -136,15 +135,15 @@ pub fn recorded(
 pub struct ToRender {
     /// `None` if every frame is there.
     pub frames: Option<FrameSet>,
-    /// Frames that this scene and these settings already made.
+    /// Frames that were made from this scene with these settings.
     pub kept: u32,
-    /// Frames left out because files of their names are there.
+    /// Frames that are skipped because their files are there.
     pub skipped: u32,
-    /// Frames to render in whose place those of an earlier save, or of other settings, lie.
+    /// Frames to render that replace those of an earlier save or of other settings.
     pub replaced: u32,
-    /// Frames of an earlier save that are there, were not asked for, and stay.
+    /// Frames of an earlier save that are there and are not among these; they stay.
     pub older: u32,
-    /// Those among the kept ones that somebody should look at.
+    /// The suspicious frames among the kept ones.
     pub suspicious: SuspiciousFrames,
     /// Files of skipped frames that Kiln did not write, and that are empty or cut off.
     pub broken: ExistingFiles,
@@ -154,7 +153,7 @@ pub struct ToRender {
 #[derive(Default)]
 struct InTheWay {
     foreign: ExistingFiles,
-    /// Those among the foreign ones that are empty or cut off.
+    /// The foreign ones that are empty or cut off.
     broken: ExistingFiles,
     newer: ExistingFiles,
     other: ExistingFiles,
@@ -174,12 +173,9 @@ impl InTheWay {
     }
 }
 
-/// Compares what is asked for with what is there. `names` tells the main files of a frame. What is empty or cut off of
-/// Kiln's own files counts as absent, and so does a black frame where the job refuses them.
-///
-/// # Errors
-/// Where files are in the way, or the folder cannot be looked at.
-pub fn to_render(
+/// Compares the frames that are asked for with the files in the folder. `names` returns the main files of a frame. Files of
+/// Kiln that are empty or cut off count as absent, and so do black frames if the job refuses them.
+pub fn find_frames_to_render(
     folder: &OutFolder,
     manifest: &Manifest,
     mode: Existing,
@@ -219,7 +215,7 @@ pub fn to_render(
         for path in &names {
             let taken =
                 folder.taken(path).map_err(|source| ExistingError::Io { path: path.to_string(), source })?;
-            // What is left of a broken write is nobody's.
+            // The rest of an interrupted write may be replaced.
             if taken && (mode == Existing::Error || !manifest.is_remnant(folder, path)) {
                 there.push(path.clone());
             }
@@ -244,7 +240,7 @@ pub fn to_render(
                 let mut replaces = false;
                 for path in there {
                     match manifest.relation_of(folder, identity, &path) {
-                        // Part of a frame of this very scene, as a break between two files leaves it.
+                        // An interruption between the files of a frame leaves a part of it.
                         Relation::Same => {}
                         Relation::Older => replaces = true,
                         Relation::OtherChoices(_) if mode == Existing::Replace => replaces = true,
@@ -268,7 +264,7 @@ pub fn to_render(
     }
     in_the_way.check(mode)?;
     if left.len() != asked.len() as usize {
-        // Fails only where it is empty: these are frames of a set.
+        // `None` if no frame is left.
         found.frames = FrameSet::from_frames(left).ok();
     }
     found.older = manifest.older_besides(folder, identity, asked);

@@ -12,22 +12,22 @@ const ADDONS: &str = "_addons";
 /// The files that a user names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extras {
-    /// A `config.ocio`; Blender's own colours where `None`.
+    /// A `config.ocio`; without it, Blender's own colour configuration is used.
     pub ocio: Option<PathBuf>,
-    /// Each a Python file, a folder, or a .zip of one.
+    /// Python files, folders, or .zip files of one.
     pub addons: Vec<PathBuf>,
 }
 
-/// The files of what was named, with their places in the bundle.
+/// The files of a colour configuration and of add-ons, with their places in the bundle.
 #[derive(Debug, Clone, Default)]
 pub struct FoundExtras {
     pub ocio: Option<RelPath>,
-    /// Tables that the configuration names and that are not there.
+    /// Tables that the configuration names and that are missing.
     pub missing_tables: Vec<String>,
     /// The file or folder that is each add-on.
     pub addons: Vec<RelPath>,
     pub files: Vec<(RelPath, PathBuf)>,
-    /// Holds what was unpacked, as long as the files are needed.
+    /// The unpacked add-ons, for as long as the files are needed.
     _unpacked: Option<Arc<TempDir>>,
 }
 
@@ -40,13 +40,11 @@ pub enum ExtrasError {
     Addon(#[from] AddonError),
     #[error("two add-ons are called {0}; name one of them")]
     Twice(RelPath),
-    #[error(
-        "the .blend itself needs a file at {0}, where Kiln puts what goes along; move it to another folder"
-    )]
+    #[error("the .blend itself needs a file at {0}, where Kiln puts added files; move it to another folder")]
     Taken(RelPath),
     #[error("there is no room to unpack add-ons in ({0}); make some in the system's temporary folder")]
     Scratch(#[source] io::Error),
-    #[error("{0} cannot lie in a bundle; give it a shorter name")]
+    #[error("{0} cannot be in a bundle; give it a shorter name")]
     Place(String),
 }
 
@@ -89,10 +87,7 @@ impl FoundExtras {
         Ok(())
     }
 
-    /// Puts the files beside those of a .blend, in the order of their places.
-    ///
-    /// # Errors
-    /// Where a place is taken.
+    /// Adds the files to those of a .blend, in the order of their places.
     pub fn join(&self, files: &mut Vec<(RelPath, PathBuf)>) -> Result<(), ExtrasError> {
         let ours = |path: &RelPath| {
             let first = path.as_str().split('/').next().unwrap_or_default();

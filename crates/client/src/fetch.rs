@@ -1,4 +1,4 @@
-//! Frames of a job into a folder, each checked before it has its name.
+//! Fetches the frames of a job into a folder. Each file is checked before it gets its name.
 
 use std::{
     collections::BTreeMap,
@@ -24,13 +24,13 @@ use crate::{
 
 /// Frames that are fetched at the same time.
 const AT_ONCE: usize = 4;
-/// The time between two notes to the server of what is here.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+/// The time between two reports to the server on what was fetched.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// The longest wait for a frame that another Kiln is fetching to the same path.
-const BUSY: Duration = Duration::from_secs(60);
+const LONGEST_BUSY: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The longest wait for the last note to the server.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// The longest wait for the last report.
+const LAST_REPORT: Duration = Duration::from_secs(1);
 
 /// The reasons why frames are not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -44,17 +44,17 @@ pub enum FetchError {
     Busy { path: PathBuf },
 }
 
-/// A frame that has been dealt with.
+/// A frame that was fetched, or was found to be here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedFrame {
     pub frame: i32,
     pub files: Vec<RelPath>,
     /// Bytes that came over the network.
     pub bytes: u64,
-    /// The reasons why somebody should look at the frame.
+    /// The reasons why the frame is suspicious.
     pub suspicious: Vec<Suspicion>,
     pub result: FetchResult,
-    /// Files that are in the way of its own, and were left as they are.
+    /// Files that are in the way and were left as they are.
     pub left: Vec<RelPath>,
 }
 
@@ -65,7 +65,7 @@ pub enum FetchResult {
     Written,
     /// Written in the place of a frame of an earlier save, or of other settings.
     Replaced,
-    /// It was there already, the same to the last bit.
+    /// The same bytes were there.
     AlreadyThere,
     /// Other files are in the way.
     Left,
@@ -78,29 +78,29 @@ pub struct Fetcher {
     client: Client,
     job: JobId,
     identity: FrameIdentity,
-    /// The .blend lies on this machine, so that the way to it from the folder means something.
+    /// The job was submitted from this machine, so that the path from the folder to its .blend is known.
     is_of_here: bool,
-    /// The job may render on any GPU, so that its device is known for certain only when a frame is there.
-    open: bool,
+    /// The job may render on any GPU, so that its device is known only when a frame is done.
+    is_device_open: bool,
     mode: Existing,
     folder: Arc<OutFolder>,
     manifest: Arc<Mutex<Manifest>>,
-    /// The sequence of the last output that was dealt with.
+    /// The sequence of the last output that was handled.
     after: u64,
-    /// That of the last one up to which all are here.
-    home: u64,
-    telling: Option<Telling>,
+    /// The sequence up to which all outputs are here.
+    complete: u64,
+    report: Option<FetchReport>,
 }
 
-/// The last note to the server of what is here.
-struct Telling {
+/// The last report to the server on what was fetched.
+struct FetchReport {
     sequence: u64,
     at: Instant,
-    heard: JoinHandle<()>,
+    sending: JoinHandle<()>,
 }
 
 impl Fetcher {
-    /// `is_of_here`: the job was made on this machine.
+    /// `is_of_here`: the job was submitted from this machine.
     pub fn new(
         client: Client,
         job: &JobView,
@@ -114,13 +114,13 @@ impl Fetcher {
             job: job.id,
             identity: identity(&job.spec, is_of_here, &folder),
             is_of_here,
-            open: job.spec.any_gpu,
+            is_device_open: job.spec.any_gpu,
             mode,
             folder,
             manifest: Arc::new(Mutex::new(manifest)),
             after: 0,
-            home: 0,
-            telling: None,
+            complete: 0,
+            report: None,
         }
     }
 
@@ -128,29 +128,26 @@ impl Fetcher {
         &self.folder
     }
 
-    /// Fetches all that is committed and not here yet; `landed` hears of each frame.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached or the folder cannot be written. Call it again to go on where it
-    /// ended: what has landed is not fetched again.
+    /// Fetches all frames that are committed and not here, and calls `landed` with each. After an error, call it again: it
+    /// continues where it ended.
     pub async fn sweep(&mut self, mut landed: impl FnMut(FetchedFrame)) -> Result<(), FetchError> {
         loop {
             let page = self.client.outputs(self.job, self.after).await?;
             let Some(last) = page.outputs.iter().map(|output| output.sequence).max() else { return Ok(()) };
-            if self.open {
-                // What is delivered is of the backend that the job is pinned to for good.
+            if self.is_device_open {
+                // A frame is done, so the job is pinned to its backend.
                 let job = self.client.job(self.job).await?;
                 self.identity = identity(&job.spec, self.is_of_here, &self.folder);
-                self.open = false;
+                self.is_device_open = false;
             }
-            // Of a task that was rendered again, only the newest.
+            // Only the newest output of a task counts.
             let mut newest = BTreeMap::new();
             for output in page.outputs {
                 newest.insert((output.step, output.index), output);
             }
             let this = &*self;
-            let mut coming =
-                stream::iter(newest.into_values().map(|output| this.frame(output))).buffer_unordered(AT_ONCE);
+            let mut coming = stream::iter(newest.into_values().map(|output| this.fetch_frame(output)))
+                .buffer_unordered(AT_ONCE);
             let (mut left, mut placed) = (false, Vec::new());
             while let Some(frame) = coming.try_next().await? {
                 left |= frame.result == FetchResult::Left;
@@ -160,14 +157,14 @@ impl Fetcher {
                 landed(frame);
             }
             drop(coming);
-            self.keep(placed).await?;
-            // What was not taken home is not known as fetched, nor is anything behind it.
-            if !left && self.home == self.after {
-                self.home = last;
+            self.flush(placed).await?;
+            // A frame that was left is not reported as fetched, and neither are the outputs after it.
+            if !left && self.complete == self.after {
+                self.complete = last;
             }
             self.after = last;
-            if self.telling.as_ref().is_none_or(|told| told.at.elapsed() >= TELL_EVERY) {
-                self.tell();
+            if self.report.as_ref().is_none_or(|report| report.at.elapsed() >= REPORT_EVERY) {
+                self.report_fetched();
             }
             if !page.more {
                 return Ok(());
@@ -175,45 +172,45 @@ impl Fetcher {
         }
     }
 
-    /// Makes files that were placed survive a loss of power: before the server hears that they are here.
-    async fn keep(&self, placed: Vec<RelPath>) -> Result<(), FetchError> {
+    /// Flushes the names of files to the disk, before the server is told that they are here.
+    async fn flush(&self, placed: Vec<RelPath>) -> Result<(), FetchError> {
         let Some(first) = placed.first().cloned() else { return Ok(()) };
         let (folder, manifest) = (Arc::clone(&self.folder), Arc::clone(&self.manifest));
         let kept = on_disk(move || {
-            manifest.lock().unwrap_or_else(PoisonError::into_inner).keep(&folder)?;
-            folder.keep_names(&placed)
+            manifest.lock().unwrap_or_else(PoisonError::into_inner).flush(&folder)?;
+            folder.flush_names(&placed)
         });
-        kept.await.map_err(|error| self.place().write_error(&first, error))
+        kept.await.map_err(|error| self.rules().write_error(&first, error))
     }
 
-    /// Tells the server what is here, which it may then delete one day. Nothing waits for that, and
-    /// nothing comes of it where it fails: the server keeps what it does not know to be fetched.
-    fn tell(&mut self) {
-        let sequence = self.home;
-        if sequence == 0 || self.telling.as_ref().is_some_and(|told| told.sequence == sequence) {
+    /// Reports to the server what was fetched, so that it can expire. Nothing waits for the report; if it fails, the server
+    /// only keeps the frames for longer.
+    fn report_fetched(&mut self) {
+        let sequence = self.complete;
+        if sequence == 0 || self.report.as_ref().is_some_and(|report| report.sequence == sequence) {
             return;
         }
         let (client, job) = (self.client.clone(), self.job);
-        let heard = tokio::spawn(async move {
+        let sending = tokio::spawn(async move {
             if let Err(error) = client.fetched(job, sequence).await {
-                tracing::debug!(%job, sequence, %error, "the server does not know what was fetched");
+                tracing::debug!(%job, sequence, %error, "fetched frames not reported");
             }
         });
-        self.telling = Some(Telling { sequence, at: Instant::now(), heard });
+        self.report = Some(FetchReport { sequence, at: Instant::now(), sending });
     }
 
-    /// The end: waits a moment until the server has heard what is here.
+    /// Reports what was fetched, and waits a moment until the server has the report.
     pub async fn finish(mut self) {
-        let told = async {
-            self.tell();
-            if let Some(told) = self.telling.take() {
-                let _ = told.heard.await;
+        let reporting = async {
+            self.report_fetched();
+            if let Some(report) = self.report.take() {
+                let _ = report.sending.await;
             }
         };
-        let _ = tokio::time::timeout(LAST_WORD, told).await;
+        let _ = tokio::time::timeout(LAST_REPORT, reporting).await;
     }
 
-    async fn frame(&self, output: OutputView) -> Result<FetchedFrame, FetchError> {
+    async fn fetch_frame(&self, output: OutputView) -> Result<FetchedFrame, FetchError> {
         let frame = output.frame;
         let files: Vec<RelPath> = output.files.files().iter().map(|file| file.path.clone()).collect();
         let suspicious = output.files.suspicions();
@@ -221,11 +218,11 @@ impl Fetcher {
             let (files, suspicious) = (files.clone(), suspicious.clone());
             FetchedFrame { frame, files, bytes, suspicious, result, left }
         };
-        let verdict = self.blocking(&output, |job, manifest, output| {
+        let found = self.blocking(&output, |job, manifest, output| {
             if manifest.has(&job.folder, &job.identity, output.frame, &output.files) {
                 if let Err(error) = manifest.see(&job.folder, &job.identity, Some(output.frame)) {
-                    // At worst a job that was made before this one replaces it one day.
-                    tracing::debug!(%error, "what is there was not noted again");
+                    // At worst a job that was submitted before this one replaces the frame.
+                    tracing::debug!(%error, "manifest line not written");
                 }
                 return Ok(Before::There);
             }
@@ -241,7 +238,7 @@ impl Fetcher {
             }
             Ok(if in_the_way.is_empty() { Before::Free } else { Before::Taken(in_the_way) })
         });
-        match verdict.await? {
+        match found.await? {
             Before::There => return Ok(done(0, FetchResult::AlreadyThere, Vec::new())),
             Before::Taken(paths) => return Ok(done(0, FetchResult::Left, paths)),
             Before::Free if output.gone_ms.is_some() => return Ok(done(0, FetchResult::Gone, Vec::new())),
@@ -262,7 +259,7 @@ impl Fetcher {
                         Ok(WrittenFile::new(file, stamp))
                     })
                     .collect::<Result<Vec<_>, FetchError>>()?;
-                // Looked at again before the note is taken: afterwards the path counts as Kiln's own.
+                // Checked again before the line is written, which makes the path one of Kiln.
                 let (mut replace, mut replaced) = (Vec::new(), false);
                 for (file, _) in &parts {
                     replaced |= job.is_of_another(manifest, &file.path);
@@ -299,7 +296,7 @@ impl Fetcher {
         Ok(done(bytes, result, left))
     }
 
-    fn place(&self) -> FetchRules {
+    fn rules(&self) -> FetchRules {
         FetchRules {
             job: self.job,
             identity: self.identity.clone(),
@@ -308,18 +305,18 @@ impl Fetcher {
         }
     }
 
-    /// Runs file work off the async threads, with the manifest in hand.
+    /// Runs work on files with the manifest, off the async threads.
     async fn blocking<T: Send + 'static>(
         &self,
         output: &OutputView,
         work: impl FnOnce(&FetchRules, &mut Manifest, &OutputView) -> Result<T, FetchError> + Send + 'static,
     ) -> Result<T, FetchError> {
-        let place = self.place();
+        let rules = self.rules();
         let (manifest, output) = (Arc::clone(&self.manifest), output.clone());
         let run = move || {
-            // A panic leaves it whole: it only grows by finished lines.
+            // A panic leaves the manifest whole: it grows by finished lines.
             let mut manifest = manifest.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&place, &mut manifest, &output)
+            work(&rules, &mut manifest, &output)
         };
         let path = self.folder.path().to_owned();
         let job = self.job;
@@ -328,17 +325,17 @@ impl Fetcher {
             .unwrap_or_else(|error| Err(FetchError::Write { path, job, source: io::Error::other(error) }))
     }
 
-    /// A whole, checked file under its temporary name, and how many bytes came for it.
+    /// Downloads a file under its temporary name, checks it, and returns it with the number of bytes that were received.
     async fn download(&self, file: &OutputFile) -> Result<(WholeFile, u64), FetchError> {
         let fail = |error: io::Error| {
             if error.kind() == io::ErrorKind::WouldBlock {
                 FetchError::Busy { path: self.folder.path().join(file.path.to_path()) }
             } else {
-                self.place().write_error(&file.path, error)
+                self.rules().write_error(&file.path, error)
             }
         };
         let mut came = 0;
-        // A part that an earlier break left is gone on with once; if that does not give the right bytes, all is fetched again.
+        // A part of an interrupted download is continued once; if the bytes are wrong, all are fetched again.
         for fresh in [false, true] {
             let begun = Instant::now();
             let (part, mut hasher, have) = loop {
@@ -346,12 +343,14 @@ impl Fetcher {
                     (Arc::clone(&self.folder), file.path.clone(), file.hash, file.size);
                 let opened = on_disk(move || {
                     let mut part = folder.part(&path, hash)?;
-                    let (hasher, have) = take_up(&mut part, fresh, size)?;
+                    let (hasher, have) = resume_part(&mut part, fresh, size)?;
                     Ok((part, hasher, have))
                 });
                 match opened.await {
-                    // Another command that stays with the same job is at it.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < BUSY => {
+                    // Another command fetches the same frame.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < LONGEST_BUSY =>
+                    {
                         tokio::time::sleep(LOOK_AGAIN).await;
                     }
                     opened => break opened.map_err(fail)?,
@@ -381,7 +380,7 @@ impl Fetcher {
     }
 }
 
-/// Runs what waits for the disk off the async threads.
+/// Runs work that waits for the disk off the async threads.
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
@@ -401,8 +400,8 @@ struct FetchRules {
 }
 
 impl FetchRules {
-    /// Returns whether the file at this path is Kiln's to replace: a frame of this job or of an earlier save, or what is left of
-    /// one of any.
+    /// Returns whether the file at this path may be replaced: a frame of this job or of an earlier save, or the rest of any frame
+    /// of Kiln.
     fn may_replace(&self, manifest: &Manifest, path: &RelPath) -> bool {
         manifest.relation_of(&self.folder, &self.identity, path) == Relation::Same
             || self.is_of_another(manifest, path)
@@ -430,8 +429,8 @@ fn identity(spec: &JobSpec, is_of_here: bool, folder: &OutFolder) -> FrameIdenti
     FrameIdentity::of_job(spec, is_of_here.then(|| folder.real_path()))
 }
 
-/// Hashes the bytes of a part and reads to its end; a `fresh` one, or one that is too long, is emptied.
-fn take_up(part: &mut PartFile, fresh: bool, size: u64) -> io::Result<(BlobHasher, u64)> {
+/// Hashes the bytes of a part up to its end. A `fresh` part, or one that is too long, is emptied.
+fn resume_part(part: &mut PartFile, fresh: bool, size: u64) -> io::Result<(BlobHasher, u64)> {
     let mut hasher = BlobHasher::new();
     let length = part.file.metadata()?.len();
     if fresh || length > size {

@@ -1,8 +1,8 @@
-//! The output folder. Everything that is specific to the system's files is here.
+//! The output folder, and all calls of the file system for it.
 //!
-//! Names come from the server, and through it from a scene: every path is opened below the folder, so that no
-//! link inside it leads a frame somewhere else. This is why frames do not land by `kiln_files`, whose functions take
-//! paths; and names are flushed once for many files.
+//! Names come from the server, and through it from a scene: every path is opened below the folder, so that no link inside it
+//! leads a frame elsewhere. `kiln_files` cannot do this, because its functions take paths; also, names are flushed once for
+//! many files.
 
 use std::{
     collections::HashSet,
@@ -28,7 +28,7 @@ pub struct OutFolder {
     root: OwnedFd,
     path: PathBuf,
     real: PathBuf,
-    /// Folders that were made to get here, outermost first. They are removed again if nothing is in them.
+    /// Folders that were created for it, outermost first. They are removed again if nothing is in them.
     made: Mutex<Vec<PathBuf>>,
 }
 
@@ -41,27 +41,26 @@ pub struct Stamp {
     pub mtime_ns: i64,
 }
 
-/// A file on its way in.
+/// A file that is being written.
 pub(crate) struct PartFile {
     dir: OwnedFd,
     name: String,
     pub(crate) file: File,
 }
 
-/// A part with all its bytes, which are on the disk: only such a one gets its name, so that no loss of power leaves a
-/// name with half a frame.
+/// A part whose bytes are all on the disk. Only such a part gets its name, so that a loss of power leaves no half frame.
 pub(crate) struct WholeFile(PartFile);
 
 /// The result of giving a file its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placement {
     Done,
-    /// Something is there, and was not to be replaced.
+    /// A file is there, and must not be replaced.
     Taken,
 }
 
 impl OutFolder {
-    /// Opens the folder, makes it where it is not there, and makes sure that files can be written.
+    /// Opens the folder, creates it if necessary, and checks that files can be written.
     pub fn prepare(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let mut made: Vec<PathBuf> = Vec::new();
@@ -70,7 +69,7 @@ impl OutFolder {
             match std::fs::create_dir(part) {
                 Ok(()) => {
                     made.push(part.to_owned());
-                    // So that it is there after a loss of power; where that cannot be had, frames come all the same.
+                    // Flushed, so that it survives a loss of power; if that fails, frames are fetched all the same.
                     let above = part.parent().map(File::open);
                     let _ = above.map(|above| above.and_then(|above| above.sync_all()));
                 }
@@ -97,21 +96,18 @@ impl OutFolder {
         Ok(fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
-    /// As a person named it, absolute.
+    /// Returns the absolute path as the person named it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Without links and `..`: the same however it is named.
+    /// Returns the path without links and `..`.
     pub fn real_path(&self) -> &Path {
         &self.real
     }
 
-    /// Size and time of a regular file; `None` where nothing is there. A link counts as something else: an
-    /// error of the kind `InvalidInput`.
-    ///
-    /// # Errors
-    /// Where it cannot be looked at, or is no regular file.
+    /// Returns size and time of a regular file, if it exists. The error of anything else, such as a link, is of the kind
+    /// `InvalidInput`.
     pub fn stamp(&self, path: &RelPath) -> io::Result<Option<Stamp>> {
         let dir = match self.dir_of(path, false) {
             Ok(dir) => dir,
@@ -127,9 +123,6 @@ impl OutFolder {
     }
 
     /// Returns whether anything has this name.
-    ///
-    /// # Errors
-    /// Where a folder on the way cannot be opened.
     pub fn taken(&self, path: &RelPath) -> io::Result<bool> {
         match self.stamp(path) {
             Ok(stamp) => Ok(stamp.is_some()),
@@ -138,25 +131,22 @@ impl OutFolder {
         }
     }
 
-    /// Opens a regular file to read it.
-    ///
-    /// # Errors
-    /// Where it is not there, or is a link.
+    /// Opens a file, but not a link, to read it.
     pub(crate) fn read(&self, path: &RelPath) -> io::Result<File> {
         let dir = self.dir_of(path, false)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(File::from(fs::openat(&dir, path.file_name(), flags, Mode::empty())?))
     }
 
-    /// Opens a file to add to its end, making it where it is not there.
+    /// Opens a file to append to it, and creates it if necessary.
     pub(crate) fn append(&self, path: &RelPath) -> io::Result<File> {
         let dir = self.dir_of(path, true)?;
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(fs::openat(&dir, path.file_name(), flags, Mode::from_raw_mode(0o644))?))
     }
 
-    /// Opens the temporary file for `path`, with what an earlier, broken fetch of the same bytes left in it.
-    /// An error of the kind `WouldBlock`: another program is writing it.
+    /// Opens the temporary file for `path`, which may contain bytes of an interrupted fetch. An error of the kind `WouldBlock`
+    /// means that another program is writing it.
     pub(crate) fn part(&self, path: &RelPath, hash: BlobHash) -> io::Result<PartFile> {
         let dir = self.dir_of(path, true)?;
         let name = part_name(path, hash);
@@ -165,7 +155,7 @@ impl OutFolder {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
-        // The error of a file that is locked converts into one of this kind.
+        // For a file that is locked, the error is `WouldBlock`.
         file.try_lock()?;
         Ok(PartFile { dir, name, file })
     }
@@ -195,11 +185,8 @@ impl OutFolder {
         }
     }
 
-    /// Makes the names of these files survive a loss of power, with those of the folders on the way to them.
-    ///
-    /// # Errors
-    /// Where a folder is not there any more, or the disk fails.
-    pub(crate) fn keep_names<'a>(&self, paths: impl IntoIterator<Item = &'a RelPath>) -> io::Result<()> {
+    /// Flushes the names of these files, and those of the folders that contain them, to the disk.
+    pub(crate) fn flush_names<'a>(&self, paths: impl IntoIterator<Item = &'a RelPath>) -> io::Result<()> {
         let mut seen = HashSet::new();
         for path in paths {
             let up = std::iter::successors(Some(path.clone()), RelPath::parent);
@@ -214,7 +201,7 @@ impl OutFolder {
         Ok(())
     }
 
-    /// The folder that holds `path`, opened without leaving this one.
+    /// Opens the folder that contains `path`, without leaving this one.
     fn dir_of(&self, path: &RelPath, make: bool) -> io::Result<OwnedFd> {
         let mut dir = self.root.try_clone()?;
         let Some(parent) = path.parent() else { return Ok(dir) };
@@ -229,7 +216,7 @@ impl OutFolder {
             }
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
             dir = match fs::openat(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty()) {
-                // A link to a folder: fine where it ends below the output folder, and the kernel can tell.
+                // A link to a folder is allowed if it ends below the output folder, which the kernel checks.
                 Err(Errno::LOOP | Errno::NOTDIR) => {
                     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
                     fs::openat2(&self.root, &parent.as_str()[..end], flags, Mode::empty(), resolve)?
@@ -241,12 +228,12 @@ impl OutFolder {
         Ok(dir)
     }
 
-    /// Keeps the folders that were made, though nothing is in them yet.
+    /// Keeps the folders that were created, even if they are empty.
     pub fn keep(&self) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Removes in the end also the folders above it that were made for one of these: the last to go finds them empty.
+    /// Lets this folder also remove the folders above it that were created for others: the last one finds them empty.
     pub(crate) fn share_cleanup(&mut self, others: &[Arc<Self>]) {
         let own = self.made.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut above: Vec<PathBuf> = Vec::new();
@@ -268,15 +255,14 @@ impl Drop for OutFolder {
     }
 }
 
-/// Takes folders away, innermost first, as far as they are empty.
+/// Removes folders, innermost first, as far as they are empty.
 fn remove_empty(made: &[PathBuf]) {
     for path in made.iter().rev() {
-        // Not empty: then it stays.
         let _ = std::fs::remove_dir(path);
     }
 }
 
-/// Writes a file and takes it away again: permissions alone do not tell of read-only and of full disks.
+/// Writes a file and removes it: permissions do not show that a disk is read-only or full.
 fn probe(root: &OwnedFd) -> io::Result<()> {
     let name = format!(".{}{PART}", std::process::id());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -301,7 +287,6 @@ fn part_name(path: &RelPath, hash: BlobHash) -> String {
 fn stamp_of(stat: &fs::Stat) -> Stamp {
     Stamp {
         size: u64::try_from(stat.st_size).unwrap_or(0),
-        // Both fields are 64-bit on the systems that are served; the second is below a thousand million.
         mtime_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
     }
 }
@@ -313,7 +298,7 @@ impl PartFile {
         Ok(WholeFile(self))
     }
 
-    /// Takes the temporary file away.
+    /// Removes the temporary file.
     pub(crate) fn discard(self) {
         let _ = fs::unlinkat(&self.dir, &self.name, AtFlags::empty());
     }
@@ -324,7 +309,7 @@ impl WholeFile {
         Ok(stamp_of(&fs::fstat(&self.0.file)?))
     }
 
-    /// Takes the temporary file away.
+    /// Removes the temporary file.
     pub(crate) fn discard(self) {
         self.0.discard();
     }
@@ -340,12 +325,12 @@ mod tests {
         RelPath::new(text).unwrap()
     }
 
-    fn land(folder: &OutFolder, path: &str, bytes: &[u8], replace: bool) -> io::Result<Placement> {
+    fn put(folder: &OutFolder, path: &str, bytes: &[u8], replace: bool) -> io::Result<Placement> {
         let mut part = folder.part(&rel(path), BlobHash::of(bytes))?;
         part.file.write_all(bytes)?;
         let part = part.finish()?;
         let placed = OutFolder::place(&part, &rel(path), replace)?;
-        folder.keep_names([&rel(path)])?;
+        folder.flush_names([&rel(path)])?;
         if placed == Placement::Taken {
             part.discard();
         }
@@ -353,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn files_land_whole_and_do_not_replace_unasked() {
+    fn files_are_placed_whole_and_replace_nothing_unasked() {
         let dir = tempfile::tempdir().unwrap();
         let folder = OutFolder::prepare(&dir.path().join("a/b")).unwrap();
-        assert_eq!(land(&folder, "x/y.png", b"one", false).unwrap(), Placement::Done);
-        assert_eq!(land(&folder, "x/y.png", b"two", false).unwrap(), Placement::Taken);
+        assert_eq!(put(&folder, "x/y.png", b"one", false).unwrap(), Placement::Done);
+        assert_eq!(put(&folder, "x/y.png", b"two", false).unwrap(), Placement::Taken);
         assert_eq!(std::fs::read(dir.path().join("a/b/x/y.png")).unwrap(), b"one");
-        assert_eq!(land(&folder, "x/y.png", b"two", true).unwrap(), Placement::Done);
+        assert_eq!(put(&folder, "x/y.png", b"two", true).unwrap(), Placement::Done);
         assert_eq!(std::fs::read(dir.path().join("a/b/x/y.png")).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path().join("a/b/x")).unwrap().count(), 1, "no part stays");
     }
@@ -375,12 +360,12 @@ mod tests {
         assert!(part.finish().is_err());
         assert!(!dir.path().join("a/b.png").exists());
 
-        assert_eq!(land(&folder, "a/b.png", b"x", false).unwrap(), Placement::Done);
-        assert_eq!(land(&folder, "c.png", b"x", false).unwrap(), Placement::Done);
-        folder.keep_names([&rel("a/b.png"), &rel("a/d/e.png"), &rel("c.png")]).unwrap_err();
-        folder.keep_names([&rel("a/b.png"), &rel("c.png")]).unwrap();
+        assert_eq!(put(&folder, "a/b.png", b"x", false).unwrap(), Placement::Done);
+        assert_eq!(put(&folder, "c.png", b"x", false).unwrap(), Placement::Done);
+        folder.flush_names([&rel("a/b.png"), &rel("a/d/e.png"), &rel("c.png")]).unwrap_err();
+        folder.flush_names([&rel("a/b.png"), &rel("c.png")]).unwrap();
         std::fs::remove_dir_all(dir.path().join("a")).unwrap();
-        let error = folder.keep_names([&rel("c.png"), &rel("a/b.png")]).unwrap_err();
+        let error = folder.flush_names([&rel("c.png"), &rel("a/b.png")]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
@@ -396,12 +381,12 @@ mod tests {
         std::os::unix::fs::symlink(outside.join("target"), out.join("file.png")).unwrap();
         let folder = OutFolder::prepare(&out).unwrap();
         for bad in ["link/x.png", "up/x.png", "link/deep/x.png"] {
-            assert!(land(&folder, bad, b"x", true).is_err(), "{bad}");
+            assert!(put(&folder, bad, b"x", true).is_err(), "{bad}");
         }
-        assert_eq!(land(&folder, "inner/deep/x.png", b"x", false).unwrap(), Placement::Done);
+        assert_eq!(put(&folder, "inner/deep/x.png", b"x", false).unwrap(), Placement::Done);
         assert!(out.join("real/deep/x.png").is_file());
         assert_eq!(
-            land(&folder, "file.png", b"x", true).unwrap(),
+            put(&folder, "file.png", b"x", true).unwrap(),
             Placement::Done,
             "the link itself is replaced"
         );

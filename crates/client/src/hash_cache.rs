@@ -1,4 +1,4 @@
-//! Hashes of files that were read before: 10 GB that did not change are not read again.
+//! The hashes of files that were read before, so that unchanged files are not read again.
 
 use std::{
     fs::{self, File, Metadata},
@@ -14,22 +14,22 @@ use kiln_types::BlobHash;
 
 /// An entry that was not used for this long is removed.
 const KEPT: Duration = Duration::from_secs(60 * 24 * 60 * 60);
-/// Between two looks for what is old; also how exactly the time of the last use is kept.
+/// The time between two searches for old entries, and the precision of the time of last use.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A file that changed so shortly before it was read may change once more without another time: the clocks of
-/// some disks are that coarse.
+/// A file that changed this shortly before it was read may change again and keep its time, because some disks have coarse
+/// clocks.
 const RACY: Duration = Duration::from_secs(2);
-/// The kind of file, and the version of what is in it.
+/// The kind and the version of an entry.
 const MAGIC: &[u8; 8] = b"kilnhsh1";
-/// The file whose time tells when old entries were last looked for.
+/// The file whose time is that of the last search for old entries.
 const SWEPT: &str = "swept";
 
-/// All by which a file is known to be the one that was read, without reading it again.
+/// The identity of a file without its bytes: it shows whether the file is the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileStamp {
     /// Bytes.
     size: u64,
-    /// Seconds since 1970, and nanoseconds: of the last change of the bytes, and of anything.
+    /// The times of the last change of the bytes and of anything, in seconds since 1970 and nanoseconds.
     modified: (i64, i64),
     changed: (i64, i64),
     inode: u64,
@@ -47,7 +47,7 @@ impl FileStamp {
         }
     }
 
-    /// Of the file that is at this path now.
+    /// Reads the stamp of the file at a path.
     pub fn at(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|meta| Self::of(&meta))
     }
@@ -73,7 +73,7 @@ impl FileStamp {
         bytes
     }
 
-    /// Returns whether the file could change after `moment` and still look the same.
+    /// Returns whether the file could change after `moment` and keep its stamp.
     fn is_racy(&self, moment: SystemTime) -> bool {
         let since = moment.checked_sub(RACY).and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let since = since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
@@ -85,9 +85,9 @@ impl FileStamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Content {
     pub hash: BlobHash,
-    /// The length in bytes; of a packed .blend, unpacked.
+    /// The length in bytes; of a compressed .blend, the decompressed length.
     pub size: u64,
-    /// The file is a packed .blend, and the other fields are of what it unpacks to.
+    /// The file is a compressed .blend, and the other fields are those of the decompressed bytes.
     pub packed: bool,
     /// The chunks of the file.
     pub recipe: Option<Recipe>,
@@ -121,26 +121,25 @@ impl Content {
     }
 }
 
-/// A folder of small files, one for each file that was read, named by the hash of its path. Any number of programs
-/// may use it at once: entries appear whole and are checked when they are read. Whatever is wrong with it only
-/// costs time: files are read again.
+/// A folder with an entry for each file that was read, named by the hash of its path. Several programs may use it at once:
+/// entries appear whole and are checked when they are read. Damage costs only time: files are read again.
 #[derive(Debug, Clone, Default)]
 pub struct HashCache {
     folder: Option<PathBuf>,
 }
 
 impl HashCache {
-    /// The folder is made when there is something to keep.
+    /// Returns a cache in this folder, which is created with the first entry.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: Some(folder.into()) }
     }
 
-    /// Knows nothing and keeps nothing.
+    /// Returns a cache that keeps nothing.
     pub fn off() -> Self {
         Self::default()
     }
 
-    /// Returns the content of the file when it looked like this.
+    /// Returns the content of the file that had this stamp.
     pub(crate) fn get(&self, path: &Path, stamp: &FileStamp) -> Option<Content> {
         let entry = self.entry(path)?;
         let bytes = fs::read(&entry).ok()?;
@@ -154,13 +153,13 @@ impl HashCache {
         let age =
             entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| now.duration_since(at).ok());
         if age.is_some_and(|age| age > DAY) {
-            // Else it would be forgotten although it is in use; that is all that hangs on it.
+            // Marks the entry as used; if that fails, it only expires early.
             let _ = File::open(&entry).and_then(|file| file.set_modified(now));
         }
         Some(content)
     }
 
-    /// Keeps what the file holds. `read_at`: when the reading began.
+    /// Keeps the content of a file. `read_at` is the time at which reading it began.
     pub(crate) fn put(&self, path: &Path, stamp: &FileStamp, read_at: SystemTime, content: &Content) {
         let Some(entry) = self.entry(path) else { return };
         if stamp.is_racy(read_at) {
@@ -172,11 +171,11 @@ impl HashCache {
         let checksum = blake3::hash(&bytes);
         bytes.extend_from_slice(checksum.as_bytes());
         if let Err(error) = write(&entry, &bytes) {
-            tracing::debug!(%error, entry = %entry.display(), "what was read is not remembered");
+            tracing::debug!(%error, entry = %entry.display(), "hash not cached");
         }
     }
 
-    /// Forgets what was not used for long, at most once a day.
+    /// Removes entries that were not used for long, at most once a day.
     pub(crate) fn sweep(&self) {
         let Some(folder) = &self.folder else { return };
         let mark = folder.join(SWEPT);
@@ -202,7 +201,7 @@ impl HashCache {
     }
 }
 
-/// Writes an entry, which can be made again: there are as many as files, and a loss of power may take some.
+/// Writes an entry without a flush: it can be made again after a loss of power.
 fn write(entry: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = entry.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! One server, its key, and a request to it.
+//! The connection to a server: its address, its key, and requests.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{ClientError, error::innermost, routes};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Silence for this long counts as a lost connection. The stream of events sends a sign of life more often.
+/// Silence for this long counts as a lost connection. The stream of events sends comments more often.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server and the key to it. Cheap to clone; connections are shared and reused.
@@ -23,9 +23,9 @@ struct Inner {
     base: String,
     key: String,
     http: reqwest::Client,
-    /// For uploads: while a large body goes out nothing is read, and that is no silence.
+    /// For uploads: nothing is read while a large body is sent, which is not silence.
     bulk: reqwest::Client,
-    /// The address of this machine that all connections come from; the system chooses where `None`.
+    /// The address of this machine that all connections come from, if it is chosen.
     from: Option<IpAddr>,
 }
 
@@ -36,15 +36,12 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of the server at `base_url` (`http://host:port`). Nothing is sent yet.
-    ///
-    /// # Errors
-    /// Where the address is none, or the key cannot be one.
+    /// Returns a client of the server at `base_url` (`http://host:port`). Nothing is sent yet.
     pub fn new(base_url: impl AsRef<str>, key: impl Into<String>) -> Result<Self, ClientError> {
         Self::build(base_url.as_ref(), key.into(), None)
     }
 
-    /// The same with all connections from one address of this machine.
+    /// Returns a client whose connections come from one address of this machine.
     pub fn from_address(
         base_url: impl AsRef<str>,
         key: impl Into<String>,
@@ -59,7 +56,7 @@ impl Client {
         let with_scheme = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
         let parsed = reqwest::Url::parse(&with_scheme).map_err(|error| bad(&error.to_string()))?;
         if parsed.scheme() != "http" {
-            return Err(bad("only http is spoken yet"));
+            return Err(bad("only http is supported"));
         }
         if parsed.host_str().is_none_or(str::is_empty) {
             return Err(bad("it names no host"));
@@ -77,7 +74,7 @@ impl Client {
                 .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT_TIMEOUT)
                 .local_address(from)
-                // The farm is on the own network: a proxy meant for the web would only lose it.
+                // The farm is on the local network, which a proxy for the web does not reach.
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
                 // Shorter than the server keeps an idle connection, so that none is reused as it closes.
@@ -92,17 +89,17 @@ impl Client {
         Ok(Self { inner: Arc::new(Inner { base, key, http, bulk, from }) })
     }
 
-    /// The server's address, without a slash at the end.
+    /// Returns the server's address, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.inner.base
     }
 
-    /// The address of this machine that connections come from, where one was chosen.
+    /// Returns the address of this machine that connections come from, if it is chosen.
     pub(crate) fn from(&self) -> Option<IpAddr> {
         self.inner.from
     }
 
-    /// The key, for a worker that is started beside this client.
+    /// Returns the key, for a worker that is started beside this client.
     pub fn key(&self) -> &str {
         &self.inner.key
     }
@@ -120,10 +117,7 @@ impl Client {
         if info.program == "kiln" { Ok(info) } else { Err(not_kiln()) }
     }
 
-    /// Checks that this client and the server understand each other, and that the key is right.
-    ///
-    /// # Errors
-    /// Where the server is not there, no Kiln, of another version, or refuses the key.
+    /// Checks that the server can be reached, speaks a protocol of this client, and accepts the key.
     pub async fn check(&self) -> Result<Me, ClientError> {
         let info = self.info().await?;
         if let Some(error) = version_gap(&self.inner.base, &info) {
@@ -156,7 +150,7 @@ impl Client {
         request.send().await.map_err(|error| self.unreachable(&error))
     }
 
-    /// Sends, and turns every answer that is no success into an error.
+    /// Sends a request, and turns a refusal into an error.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let response = self.raw(request).await?;
         if response.status().is_success() {
@@ -185,7 +179,7 @@ impl Client {
         self.decode(response).await
     }
 
-    /// A request whose answer's body does not matter.
+    /// Sends a request whose answer has no body that matters.
     pub(crate) async fn tell(&self, method: Method, path: &str) -> Result<(), ClientError> {
         self.send(self.request(method, path)).await.map(drop)
     }
@@ -219,7 +213,7 @@ impl Client {
         }
     }
 
-    /// An answer that makes no sense usually comes from another version: find out before blaming the network.
+    /// Returns the error for an answer that makes no sense: it usually comes from a server of another version.
     async fn misunderstood(&self, why: String) -> ClientError {
         let url = self.inner.base.clone();
         match self.info().await {
@@ -236,7 +230,7 @@ impl Client {
     }
 }
 
-/// The error, where the two protocols have no number in common.
+/// Returns the error if the two versions have no protocol in common.
 fn version_gap(url: &str, info: &Info) -> Option<ClientError> {
     let Info { build, protocol, oldest_protocol, .. } = info;
     if *oldest_protocol > PROTOCOL {

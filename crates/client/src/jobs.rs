@@ -1,4 +1,4 @@
-//! Verbs on jobs and workers.
+//! Requests about jobs and workers.
 
 use std::fmt::Display;
 
@@ -15,10 +15,10 @@ use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
 
-/// The jobs of a list, newest first; the default shows as many as the server gives at once.
+/// The selection of a page of jobs, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// None at all means every state.
+    /// Empty for every state.
     pub states: Vec<JobState>,
     pub user: Option<Owner>,
     pub project: Option<Project>,
@@ -29,11 +29,11 @@ pub struct JobFilter {
     pub before: Option<JobId>,
 }
 
-/// The attempts of a page, newest first; the default shows as many as the server gives at once.
+/// The selection of a page of attempts, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptFilter {
     pub frame: Option<i32>,
-    /// Only those that failed, or were lost with their worker.
+    /// Only attempts that failed, or were lost with their worker.
     pub failed: bool,
     pub state: Option<AttemptState>,
     /// Only older ones than this.
@@ -43,22 +43,17 @@ pub struct AttemptFilter {
 }
 
 impl AttemptFilter {
-    /// The most of one page.
+    /// The most attempts of one page.
     pub const MOST: u32 = 5000;
 }
 
-/// Every method fails where the server cannot be reached, refuses the key, or refuses the request in its own
-/// words ([`ClientError::Problem`]).
 impl Client {
-    /// Makes a job.
-    ///
-    /// # Errors
-    /// If the file in it or a setting cannot be used.
+    /// Submits a job.
     pub async fn submit(&self, job: &SubmitJob) -> Result<JobView, ClientError> {
         self.post(&routes::jobs(), job).await
     }
 
-    /// A page of jobs.
+    /// Returns a page of jobs.
     pub async fn jobs(&self, which: &JobFilter) -> Result<JobList, ClientError> {
         let JobFilter { states, user, project, archived, limit, before } = which;
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
@@ -97,20 +92,17 @@ impl Client {
         self.tell(Method::POST, &routes::of_job(id, "resume")).await
     }
 
-    /// Lets the failed frames try again.
+    /// Tries the failed frames again.
     pub async fn retry(&self, id: JobId) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_job(id, "retry")).await
     }
 
-    /// Renders frames again, all of them where `frames` is `None`.
+    /// Renders frames again, or all if `frames` is `None`.
     pub async fn rerender(&self, id: JobId, frames: Option<FrameSet>) -> Result<(), ClientError> {
         self.render_again(id, RerenderJob { frames, bake: false }).await
     }
 
-    /// Bakes a job's simulations again, and so renders all its frames again.
-    ///
-    /// # Errors
-    /// If it has nothing to bake.
+    /// Bakes a job's simulations again, and renders all its frames from them.
     pub async fn rebake(&self, id: JobId) -> Result<(), ClientError> {
         self.render_again(id, RerenderJob { frames: None, bake: true }).await
     }
@@ -121,9 +113,6 @@ impl Client {
     }
 
     /// Changes the scheduling options of a job.
-    ///
-    /// # Errors
-    /// If it has ended, has begun and can no longer wait, or would wait for itself.
     pub async fn change(&self, id: JobId, change: &ChangeJob) -> Result<JobView, ClientError> {
         self.answered(self.request(Method::PATCH, &routes::job(id)).json(change)).await
     }
@@ -140,7 +129,7 @@ impl Client {
         self.tell(Method::DELETE, &routes::with(routes::job(id), &[("force", shown(&force))])).await
     }
 
-    /// Puts a job that has ended away.
+    /// Archives a job that has ended.
     pub async fn archive(&self, id: JobId) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_job(id, "archive")).await
     }
@@ -149,19 +138,18 @@ impl Client {
         self.tell(Method::POST, &routes::of_job(id, "unarchive")).await
     }
 
-    /// Says that all outputs up to this sequence are on this machine's disk.
+    /// Reports that all outputs up to this sequence are on this machine's disk.
     pub async fn fetched(&self, id: JobId, sequence: u64) -> Result<(), ClientError> {
         let request = self.request(Method::POST, &routes::of_job(id, "fetched")).json(&Fetched { sequence });
         self.send(request).await.map(drop)
     }
 
-    /// Deletes what has expired, or says what that would be.
+    /// Deletes what has expired, or only returns what would be deleted.
     pub async fn collect(&self, dry_run: bool) -> Result<Collected, ClientError> {
         self.post(&routes::collect(), &Collect { dry_run }).await
     }
 
-    /// Tasks of a step by index, from `from` on; only those in `state`, where it is named. Where no step is named,
-    /// they are the frames.
+    /// Returns the tasks of a step, or else the frames, from the index `from` on; with `state`, only those in it.
     pub async fn tasks(
         &self,
         id: JobId,
@@ -173,7 +161,7 @@ impl Client {
         self.get(&routes::with(routes::of_job(id, "tasks"), &parameters)).await
     }
 
-    /// A page of attempts, newest first.
+    /// Returns a page of attempts, newest first.
     pub async fn attempts(&self, id: JobId, which: &AttemptFilter) -> Result<AttemptsPage, ClientError> {
         let AttemptFilter { frame, failed, state, before, limit } = which;
         let failed = failed.then_some(true);
@@ -187,7 +175,7 @@ impl Client {
         self.get(&routes::with(routes::of_job(id, "attempts"), &parameters)).await
     }
 
-    /// All attempts, newest first, in as few pages as the server gives.
+    /// Returns all attempts, newest first.
     pub async fn all_attempts(
         &self,
         id: JobId,
@@ -220,7 +208,7 @@ impl Client {
         self.get(&routes::with(routes::of_job(id, "outputs"), &[("after", Some(&after))])).await
     }
 
-    /// Committed files of a step after this sequence, 0 for all; with a frame only those of that frame.
+    /// Returns the committed files of a step after this sequence, 0 for all; with a frame, only those of that frame.
     pub async fn step_files(
         &self,
         id: JobId,
@@ -236,10 +224,7 @@ impl Client {
         self.get(&routes::of_job(id, "report")).await
     }
 
-    /// Adds a step to a job, which goes on with it if it had ended.
-    ///
-    /// # Errors
-    /// If the step cannot be added, or does not fit the job.
+    /// Adds a step to a job, which reopens it if it has ended.
     pub async fn add_step(&self, id: JobId, step: &StepSpec) -> Result<ReopenedJob, ClientError> {
         self.post(&routes::of_job(id, "steps"), step).await
     }
@@ -259,7 +244,7 @@ impl Client {
         self.get(&routes::worker(name)).await
     }
 
-    /// `pause`, `resume`, `drain`, `stop`, `wake` or `unquarantine`.
+    /// Sends a verb to a worker: `pause`, `resume`, `drain`, `stop`, `wake` or `unquarantine`.
     pub async fn tell_worker(&self, name: &str, verb: &str) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_worker(name, verb)).await
     }

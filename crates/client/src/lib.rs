@@ -1,6 +1,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-//! Typed client of a Kiln server: the HTTP API, the stream of events, a worker's WebSocket, and what a person's
-//! side of a job needs: sending its files, and bringing its frames home.
+//! The client of a Kiln server: the HTTP API, the stream of events, the WebSocket of a worker, and submissions from the
+//! .blend to the frames.
 
 mod backoff;
 mod blobs;
@@ -35,7 +35,9 @@ pub use blobs::BlobStream;
 pub use chunks::FrameStream;
 pub use error::ClientError;
 pub use events::EventStream;
-pub use existing::{Existing, ExistingError, ExistingFiles, ToRender, recorded, to_render};
+pub use existing::{
+    Existing, ExistingError, ExistingFiles, ToRender, find_frames_to_render, recorded_device,
+};
 pub use extras::{Extras, ExtrasError, FoundExtras};
 pub use fetch::{FetchError, FetchResult, FetchedFrame, Fetcher};
 pub use folder::{OutFolder, Stamp};

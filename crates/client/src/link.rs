@@ -1,4 +1,4 @@
-//! A worker's WebSocket, seen from the worker.
+//! The WebSocket between a worker and its server, on the side of the worker.
 
 use std::{
     io,
@@ -25,18 +25,18 @@ use tokio_tungstenite::{
 use crate::{Client, ClientError, error::innermost, routes};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For one message. A server that takes nothing for so long is gone, and so is a network that swallows it.
+/// For one message. A server that accepts nothing for this long is lost.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the goodbye, which changes nothing.
+/// For the message that closes the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes. An assignment is a few kilobytes; more than this is no message of a Kiln server.
+/// Bytes. A Kiln server sends no longer message: an assignment has a few kilobytes.
 const LARGEST_MESSAGE: usize = 16 << 20;
-/// Bytes that are cleared at each reading: most messages are short.
+/// Bytes. They are cleared at each read, and most messages are short.
 const READ_BUFFER: usize = 4 << 10;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// An open connection of a worker. Dropping it closes it.
+/// An open connection of a worker. It is closed when it is dropped.
 pub struct WorkerLink {
     sender: LinkSender,
     receiver: LinkReceiver,
@@ -50,7 +50,7 @@ pub struct LinkSender {
     patience: Duration,
 }
 
-/// The half that listens.
+/// The half of the link that receives.
 pub struct LinkReceiver {
     url: String,
     socket: SplitStream<Socket>,
@@ -100,7 +100,7 @@ impl Client {
     }
 }
 
-/// A connection to the host of the address, from an address of this machine.
+/// Connects to the host of an address, from an address of this machine.
 async fn connect_from(from: IpAddr, to: &Uri) -> Result<TcpStream, Error> {
     let host = to.host().unwrap_or_default().trim_matches(['[', ']']);
     let addresses = lookup_host((host, to.port_u16().unwrap_or(80))).await?;
@@ -128,17 +128,14 @@ impl WorkerLink {
         self.receiver.recv().await
     }
 
-    /// Two halves, so that one task can speak while another listens.
+    /// Splits the link, so that one task can send while another receives.
     pub fn split(self) -> (LinkSender, LinkReceiver) {
         (self.sender, self.receiver)
     }
 }
 
 impl LinkSender {
-    /// After an error nothing more can be said here: a message may have been sent in part.
-    ///
-    /// # Errors
-    /// Where the connection is gone, or the other side takes nothing for half a minute.
+    /// Sends a message. After an error the link cannot be used: a message may have been sent in part.
     pub async fn send(&mut self, up: &Up) -> Result<(), ClientError> {
         let closed = |why| ClientError::Closed { url: self.url.clone(), why };
         let text = serde_json::to_string(up).map_err(|error| closed(error.to_string()))?;
@@ -148,22 +145,22 @@ impl LinkSender {
         }
     }
 
-    /// Says goodbye. The server sees an end that was meant.
+    /// Closes the connection, so that the server does not wait for its lease to expire.
     pub async fn close(&mut self) {
-        // It is over either way.
+        // The link ends either way.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.socket.send(Message::Close(None))).await;
     }
 }
 
 impl LinkReceiver {
-    /// The next message, or `None` where the server closed the connection properly. Safe to cancel. A message
-    /// that only a newer version knows is skipped.
+    /// Returns the next message, or `None` if the server closed the connection. Messages that only a newer version knows are
+    /// skipped. Safe to cancel.
     pub async fn recv(&mut self) -> Result<Option<Down>, ClientError> {
         while let Some(message) = self.socket.next().await {
             match message {
                 Ok(Message::Text(text)) => match serde_json::from_str(&text) {
                     Ok(down) => return Ok(Some(down)),
-                    Err(error) => tracing::warn!(%error, "a message of the server is not understood"),
+                    Err(error) => tracing::warn!(%error, "message skipped"),
                 },
                 Ok(Message::Close(_)) => return Ok(None),
                 // Pings are answered by the library.

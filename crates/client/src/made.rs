@@ -1,12 +1,12 @@
-//! The identity of frames in an output folder: the content that they show, the choices of the person who had them
-//! rendered, and the save of the .blend that they were rendered from (decision 019).
+//! The identity of frames in an output folder: the content that they show, the choices of the person, and the save of the
+//! .blend that they were rendered from (decision 019).
 
 use std::path::{Component, Path, PathBuf};
 
 use kiln_types::{BlobHash, Choices, DeviceClass, JobSpec, Save, SessionKey, SessionSpec, device_word};
 use serde::{Deserialize, Serialize};
 
-/// By whom frames were made, as the manifest keeps it.
+/// The origin of frames, as the manifest keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RenderOrigin {
     content: BlobHash,
@@ -20,13 +20,13 @@ pub(crate) struct RenderOrigin {
 /// A save of a .blend, as seen from an output folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SeenSave {
-    /// Absolute.
+    /// The absolute path.
     #[serde(with = "kiln_types::paths::exact")]
     blend: PathBuf,
-    /// From the output folder; where both are on one machine.
+    /// The path from the output folder, if both are on one machine.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "kiln_types::paths::exact_if_any")]
     beside: Option<PathBuf>,
-    /// Unix milliseconds when it was read.
+    /// The time at which it was read, in Unix milliseconds.
     read_ms: i64,
 }
 
@@ -41,7 +41,7 @@ impl RenderOrigin {
         self.content == other.content && self.choices == other.choices && self.device == other.device
     }
 
-    /// Returns whether this is the same save of the same .blend, or a later one that gives the same frames.
+    /// Returns whether this is the same save of a .blend, or a later one with the same frames.
     pub(crate) fn is_later_than(&self, other: &Self) -> bool {
         self.is_same_frame_as(other)
             && (&self.of.blend, &self.of.beside) == (&other.of.blend, &other.of.beside)
@@ -58,12 +58,12 @@ impl RenderOrigin {
     }
 }
 
-/// By what a line of a manifest knows its frame.
+/// The identity of a frame in a line of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mark {
     Made(RenderOrigin),
-    /// Lines of the first version: one key for everything, the folder of the .blend included.
+    /// One key for everything, including the folder of the .blend, in lines of the first version.
     Key(SessionKey),
 }
 
@@ -81,11 +81,11 @@ impl Mark {
 pub(crate) enum Relation {
     /// The same frame.
     Same,
-    /// Of an earlier save of this .blend, made with the same choices.
+    /// A frame of an earlier save of this .blend, made with the same choices.
     Older,
-    /// Of this .blend, from a save that was read later.
+    /// A frame of a save of this .blend that was read later.
     Newer,
-    /// Of this .blend, made with other choices: what differs, in words.
+    /// A frame of this .blend that was made with other choices; the differences, in words.
     OtherChoices(Vec<String>),
     Stranger,
 }
@@ -93,14 +93,15 @@ pub(crate) enum Relation {
 /// The identity of the frames of one command or job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameIdentity {
-    /// By which new lines know them: where a job does not say which save it is of, as in the first version.
+    /// The identity in new lines; that of the first version if a job does not know its save.
     pub(crate) mark: Mark,
-    /// By which lines of the first version know them.
+    /// The identity in lines of the first version.
     key: SessionKey,
 }
 
 impl FrameIdentity {
-    /// `out` is the folder that the frames land in, where that and the .blend are on one machine; both without links.
+    /// Returns the identity of the frames of a session. `out` is the output folder, if it is on one machine with the .blend; both
+    /// are without links.
     pub(crate) fn new(session: &SessionSpec, save: &Save, choices: Choices, out: Option<&Path>) -> Self {
         let beside = out.and_then(|out| seen_from(out, &save.blend));
         let of = SeenSave { blend: save.blend.clone(), beside, read_ms: save.read_ms };
@@ -109,7 +110,7 @@ impl FrameIdentity {
         Self { mark: Mark::Made(made), key: session.key() }
     }
 
-    /// Of a job's frames. `out` as for [`FrameIdentity::new`].
+    /// Returns the identity of a job's frames. `out` is as for [`FrameIdentity::new`].
     pub fn of_job(spec: &JobSpec, out: Option<&Path>) -> Self {
         let choices = Choices::of(&spec.session, spec.written_by.series());
         match &spec.save {
@@ -125,7 +126,7 @@ impl FrameIdentity {
         self.mark.made()
     }
 
-    /// Returns whether both are of the same content, as far as that is known.
+    /// Returns whether both have the same content, as far as it is known.
     pub fn is_same_content(&self, other: &Self) -> bool {
         match (self.made(), other.made()) {
             (Some(made), Some(other)) => made.content == other.content,
@@ -141,7 +142,7 @@ impl FrameIdentity {
         }
     }
 
-    /// `seen` are further saves that were found to be the same frame's.
+    /// Returns the relation of a line's frame to these. `seen` are further saves that have the frame of the line.
     pub(crate) fn relation<'a>(&self, mark: &Mark, mut seen: impl Iterator<Item = &'a SeenSave>) -> Relation {
         let line = match mark {
             Mark::Key(key) if *key == self.key => return Relation::Same,
@@ -159,7 +160,7 @@ impl FrameIdentity {
             newer |= of.read_ms > mine.of.read_ms;
         }
         let mut changes = line.choices.changes(&mine.choices);
-        // Any GPU will do where none is chosen yet.
+        // Without a choice of the GPU, any GPU is the same.
         let is_open = mine.device == device_word(DeviceClass::Gpu);
         if line.device != mine.device && !(is_open && line.device != device_word(DeviceClass::Cpu)) {
             changes.push(format!("device: {}, now {}", line.device, mine.device));
@@ -172,7 +173,7 @@ impl FrameIdentity {
         }
     }
 
-    /// The device of frames that a line knows, where they are of this .blend and differ in nothing else that was chosen.
+    /// Returns the device of a line's frame if it is of this .blend and differs in no other choice.
     pub(crate) fn device_of_earlier(&self, mark: &Mark) -> Option<DeviceClass> {
         let (Mark::Made(line), Some(mine)) = (mark, self.made()) else { return None };
         let same_blend = line.content == mine.content || mine.of.is_same_blend(&line.of);
@@ -181,7 +182,7 @@ impl FrameIdentity {
     }
 }
 
-/// The way from a folder to a file, by their names alone. Both are absolute.
+/// Returns the relative path from a folder to a file. Both are absolute.
 fn seen_from(folder: &Path, file: &Path) -> Option<PathBuf> {
     let is_plain = |path: &Path| {
         path.is_absolute() && path.components().all(|part| !matches!(part, Component::ParentDir))

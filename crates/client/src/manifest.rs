@@ -1,9 +1,9 @@
 //! The files that Kiln wrote into an output folder.
 //!
-//! A small file for each .blend, `.kiln/NAME.jsonl` in the folder, tells which files Kiln put there and what they are
-//! known by: a line a frame, later lines count. A line is written before its files take their names, so that after a
-//! break at any moment nothing of Kiln's own looks foreign. A line without a frame says that all frames of its content and
-//! choices were found to be those of one more save.
+//! A manifest for each .blend, `.kiln/NAME.jsonl` in the folder, lists the files that Kiln wrote and the identities of their
+//! frames: a line for each frame, of which later ones count. A line is written before its files get their names, so that
+//! after an interruption no file of Kiln looks foreign. A line without a frame says that a later save has the frames of its
+//! content and choices, too.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,7 @@ pub(crate) struct ManifestFrame {
     mark: Mark,
     frame: i32,
     pub(crate) files: Vec<WrittenFile>,
-    /// The reasons why somebody should look at the frame: a frame that is kept is reported again.
+    /// The reasons why the frame is suspicious: a frame that is kept is reported again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     suspicious: Vec<Suspicion>,
 }
@@ -51,17 +51,17 @@ pub(crate) struct WrittenFile {
 #[derive(Debug)]
 pub struct Manifest {
     place: RelPath,
-    /// The lines of each frame, the last one last: of several variants in one folder each has one.
+    /// The lines of each frame, the last one last. Variants in one folder have a line each.
     pub(crate) frames: HashMap<i32, Vec<Arc<ManifestFrame>>>,
-    /// The frames written under a path, the last one last, and which of its files that is.
+    /// The frames that were written to a path, the last one last, each with the index of the file.
     paths: HashMap<RelPath, Vec<(Arc<ManifestFrame>, usize)>>,
-    /// Later saves whose frames were found to be there already: of each save of a .blend the newest.
+    /// Later saves that have frames of earlier ones: the newest of each .blend.
     seen: Vec<RenderOrigin>,
 }
 
 impl Manifest {
-    /// Reads the file of the .blend with this name (without its ending). Lines that cannot be read, as a break
-    /// may leave one at the end, are passed over: at worst a frame renders again.
+    /// Reads the manifest of the .blend with this name (without its ending). Lines that cannot be read, such as one that was
+    /// interrupted, are skipped: at worst a frame renders again.
     pub fn load(folder: &OutFolder, blend: &str) -> io::Result<Self> {
         let place = place(blend)?;
         let mut manifest = Self { place, frames: HashMap::new(), paths: HashMap::new(), seen: Vec::new() };
@@ -98,13 +98,13 @@ impl Manifest {
         }
     }
 
-    /// The files that were written under a path, the last one first, and their origins.
+    /// Returns the files that were written to a path, the last one first, with their identities.
     fn written(&self, path: &RelPath) -> impl Iterator<Item = (&Mark, &WrittenFile)> {
         let all = self.paths.get(path).into_iter().flatten().rev();
         all.filter_map(|(frame, at)| Some((&frame.mark, frame.files.get(*at)?)))
     }
 
-    /// The file last written under a path, and its origin.
+    /// Returns the file that was last written to a path, with its identity.
     fn last(&self, path: &RelPath) -> Option<(&Mark, &WrittenFile)> {
         self.written(path).next()
     }
@@ -118,13 +118,13 @@ impl Manifest {
         self.frames.get(&frame).into_iter().flatten()
     }
 
-    /// The last line of the frame as it is asked for.
+    /// Returns the last line of a frame with this identity.
     fn line(&self, identity: &FrameIdentity, frame: i32) -> Option<&ManifestFrame> {
         let mut lines = self.lines(frame).rev();
         lines.find(|line| self.relation(identity, &line.mark) == Relation::Same).map(Arc::as_ref)
     }
 
-    /// Returns whether every file of the frame is there as it is asked for.
+    /// Returns whether all files of the frame with this identity are there.
     pub(crate) fn holds(&self, folder: &OutFolder, identity: &FrameIdentity, frame: i32) -> bool {
         self.line(identity, frame).is_some_and(|line| self.is_whole(folder, line))
     }
@@ -132,27 +132,27 @@ impl Manifest {
     /// Returns whether all files of the frame are there as they were written.
     fn is_whole(&self, folder: &OutFolder, frame: &ManifestFrame) -> bool {
         frame.files.iter().all(|file| {
-            // A later line, of another frame or scene, may have taken the path over.
+            // A later line, of another frame or scene, may have taken the path.
             self.last(&file.path).is_some_and(|(mark, last)| *mark == frame.mark && last == file)
-                && unchanged(folder, file)
+                && is_unchanged(folder, file)
         })
     }
 
-    /// The reasons why somebody should look at the frame as it is asked for.
+    /// Returns the reasons why the frame with this identity is suspicious.
     pub(crate) fn suspicions(&self, identity: &FrameIdentity, frame: i32) -> &[Suspicion] {
         self.line(identity, frame).map_or(&[], |line| &line.suspicious)
     }
 
-    /// Returns the relation of the file at this path to the frames that are asked for: a stranger where Kiln did not write it, or somebody
-    /// changed it since.
+    /// Returns the relation of the file at a path to frames with this identity. A file that Kiln did not write, or that was
+    /// changed since, is a stranger.
     pub(crate) fn relation_of(
         &self,
         folder: &OutFolder,
         identity: &FrameIdentity,
         path: &RelPath,
     ) -> Relation {
-        // A break after the note of a file and before its name leaves the one that was there before.
-        let there = self.written(path).find(|(_, file)| unchanged(folder, file));
+        // An interruption between the line of a file and its name leaves the earlier file.
+        let there = self.written(path).find(|(_, file)| is_unchanged(folder, file));
         there.map_or(Relation::Stranger, |(mark, _)| self.relation(identity, mark))
     }
 
@@ -161,7 +161,7 @@ impl Manifest {
         self.paths.contains_key(path)
     }
 
-    /// Frames of earlier saves of this .blend that are there and not among these.
+    /// Counts the frames of earlier saves of this .blend that are there and not among these.
     pub(crate) fn older_besides(
         &self,
         folder: &OutFolder,
@@ -176,8 +176,8 @@ impl Manifest {
         u32::try_from(older.count()).unwrap_or(u32::MAX)
     }
 
-    /// Returns whether Kiln wrote the file at this path, of any scene, and nothing or only a beginning is left of it. One
-    /// of another length that is a whole picture was edited: it is somebody's.
+    /// Returns whether Kiln wrote the file at a path, and it is empty or cut off now. A whole picture of another length was edited
+    /// by a person.
     pub(crate) fn is_remnant(&self, folder: &OutFolder, path: &RelPath) -> bool {
         self.last(path).is_some_and(|(_, file)| is_remnant(folder, file))
     }
@@ -201,7 +201,7 @@ impl Manifest {
         set.files().iter().all(wanted) && self.holds(folder, identity, frame)
     }
 
-    /// Notes the files of a frame, before they take their names.
+    /// Writes the line of a frame, before its files get their names.
     pub(crate) fn record(
         &mut self,
         folder: &OutFolder,
@@ -211,7 +211,7 @@ impl Manifest {
         suspicious: Vec<Suspicion>,
     ) -> io::Result<()> {
         let mark = identity.mark.clone();
-        // The same frame of an earlier save, as a job gives it that is fetched late: that it was wanted later stays known.
+        // A job that is fetched late has frames of an earlier save: that a later save has them too stays known.
         let is_later =
             |before: &&RenderOrigin| identity.made().is_some_and(|made| before.was_wanted_after(made));
         let later = self.lines(frame).filter_map(|line| line.mark.made()).find(is_later).cloned();
@@ -220,8 +220,8 @@ impl Manifest {
         self.append(folder, lines)
     }
 
-    /// Makes what was noted survive a loss of power.
-    pub(crate) fn keep(&self, folder: &OutFolder) -> io::Result<()> {
+    /// Flushes the lines to the disk.
+    pub(crate) fn flush(&self, folder: &OutFolder) -> io::Result<()> {
         match folder.read(&self.place) {
             Ok(file) => file.sync_all(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -229,7 +229,7 @@ impl Manifest {
         }
     }
 
-    /// Notes that a frame is there, or about to come, as a later save of its .blend has it too.
+    /// Writes that a later save of its .blend has a frame, too.
     pub fn see(
         &mut self,
         folder: &OutFolder,
@@ -244,8 +244,7 @@ impl Manifest {
         self.append(folder, vec![Line::Seen { seen: made.clone() }])
     }
 
-    /// Notes that the frames that are there as they are asked for are those of this save too: lines of the first version are
-    /// written again as this version has them.
+    /// Writes that this save has the frames that are there, too. Lines of the first version are replaced.
     pub fn renew(
         &mut self,
         folder: &OutFolder,
@@ -278,7 +277,7 @@ impl Manifest {
             text.push('\n');
         }
         let mut file = folder.append(&self.place)?;
-        // A line that a break cut must not swallow this one.
+        // A line that was interrupted must not swallow this one.
         if cut(&mut file)? {
             text.insert(0, '\n');
         }
@@ -287,7 +286,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Returns what `which` says of most of the frames that are there.
+    /// Returns the value of `which` that most of the frames in the folder have.
     pub(crate) fn most<T: Eq + std::hash::Hash>(
         &self,
         folder: &OutFolder,
@@ -296,10 +295,10 @@ impl Manifest {
     ) -> Option<T> {
         let mut counts: HashMap<T, usize> = HashMap::new();
         for line in asked.iter().flat_map(|frame| self.lines(frame)) {
-            // A part of a frame, as a break between two files leaves it, counts too.
+            // An interrupted frame, of which only some files are there, counts too.
             let is_there = || {
                 let own = |file: &WrittenFile| self.last(&file.path).is_some_and(|(_, last)| last == file);
-                line.files.iter().any(|file| own(file) && unchanged(folder, file))
+                line.files.iter().any(|file| own(file) && is_unchanged(folder, file))
             };
             if let Some(one) = which(&line.mark).filter(|_| is_there()) {
                 *counts.entry(one).or_default() += 1;
@@ -340,8 +339,8 @@ fn place(blend: &str) -> io::Result<RelPath> {
     )
 }
 
-/// Compares a file by size and time; where only the time differs, by content.
-fn unchanged(folder: &OutFolder, file: &WrittenFile) -> bool {
+/// Compares a file by size and time; if only the time differs, by content.
+fn is_unchanged(folder: &OutFolder, file: &WrittenFile) -> bool {
     match folder.stamp(&file.path) {
         Ok(Some(stamp)) if stamp.size == file.size => {
             stamp.mtime_ns == file.mtime_ns || same_bytes(folder, &file.path, file.hash)

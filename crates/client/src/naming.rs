@@ -1,4 +1,4 @@
-//! The names that Blender gives pictures, so that it is known before a render which are there.
+//! The names that Blender gives pictures, predicted before a render.
 
 use std::path::Path;
 
@@ -19,9 +19,9 @@ pub struct Naming {
     pub extension: bool,
     /// The scene writes a video, whose frames Kiln renders instead.
     pub is_video: bool,
-    /// Suffixes of the views that are written apart; empty where there is one picture.
+    /// Suffixes of the views that are written to files of their own; empty if there is one picture.
     pub suffixes: Vec<String>,
-    /// The values of braces in the path; `None` where Blender takes braces as they are.
+    /// The values of braces in the path, if Blender replaces them.
     pub variables: Option<Variables>,
 }
 
@@ -36,20 +36,20 @@ pub struct Variables {
     fps: f64,
     width: u32,
     height: u32,
-    /// From this frame on.
+    /// The cameras, each with its first frame.
     cameras: Vec<(i32, String)>,
-    /// Blender 4.5 knows name, rate and size alone.
+    /// Blender knows all variables; 4.5 knows name, rate and size only.
     all: bool,
 }
 
-/// The names of frames depend on these besides the scene.
+/// The inputs of a name besides the scene.
 #[derive(Debug, Clone, Copy)]
 pub struct NamedFor<'a> {
     /// The .blend on the artist's disk.
     pub blend: &'a Path,
-    /// The Blender that wrote the file: in older files braces stand for themselves, whatever renders them.
+    /// The Blender that wrote the file: braces of older files are not replaced, whichever Blender renders.
     pub written_by: BlenderSeries,
-    /// The one that renders.
+    /// The Blender that renders.
     pub blender: BlenderSeries,
     pub settings: &'a RenderSettings,
     pub format: FileFormat,
@@ -59,7 +59,7 @@ pub struct NamedFor<'a> {
 const TEMPLATES: BlenderSeries = BlenderSeries { major: 4, minor: 5 };
 const ALL_VARIABLES: BlenderSeries = BlenderSeries { major: 5, minor: 0 };
 
-/// Endings that Blender knows as those of pictures, and replaces by the right one.
+/// Extensions of pictures, which Blender replaces by the one of the format.
 const PICTURES: &[&str] = &[
     ".png", ".tga", ".bmp", ".jpg", ".jpeg", ".sgi", ".rgb", ".rgba", ".tif", ".tiff", ".tx", ".jp2", ".j2c",
     ".hdr", ".dds", ".cin", ".dpx", ".exr", ".psd", ".pdd", ".psb", ".webp",
@@ -113,11 +113,11 @@ impl Variables {
     }
 }
 
-/// The cameras of the scene, each with its first frame.
+/// Returns the cameras of the scene, each with its first frame.
 fn cameras(scene: &SceneInfo) -> Vec<(i32, String)> {
     let mut cameras: Vec<(i32, String)> = Vec::new();
     for marker in &scene.camera_markers {
-        // Of several at one frame, the first.
+        // Of several markers at one frame, the first counts.
         if cameras.last().is_none_or(|(frame, _)| *frame != marker.frame) {
             cameras.push((marker.frame, marker.camera.clone()));
         }
@@ -129,7 +129,7 @@ fn cameras(scene: &SceneInfo) -> Vec<(i32, String)> {
 }
 
 impl Naming {
-    /// The naming that a scene's own settings give.
+    /// Returns the naming of a scene.
     pub fn of(scene: &SceneInfo, named: &NamedFor<'_>) -> Self {
         let apart = if scene.views_apart { scene.views.as_slice() } else { &[] };
         let templates = named.written_by >= TEMPLATES && named.blender >= TEMPLATES;
@@ -144,7 +144,7 @@ impl Naming {
         }
     }
 
-    /// The reason why Blender would not write to the output path, in one sentence.
+    /// Returns a sentence on why Blender would not write to the output path, if it would not.
     pub fn fault(&self, frame: i32) -> Option<String> {
         let why = self.expanded(frame).err()?;
         Some(format!(
@@ -153,13 +153,12 @@ impl Naming {
         ))
     }
 
-    /// The names of the main files of a frame, below the output folder. Empty where no safe name can be told.
+    /// Returns the names of the main files of a frame, below the output folder; none if no safe name is possible.
     ///
-    /// As Blender does it (`BKE_image_path_from_imformat`): braces are replaced; `//` is the .blend's
-    /// folder; the number takes the place of the last run of `#` in the file's name, or is added at the end with four
-    /// digits; then the extension is added, or replaces that of another picture format; a view's suffix goes before
-    /// the last dot. (Its own `frame_path(view=...)` puts the suffix first, and so tells other names than are
-    /// written.) A path outside the .blend's folder keeps its file name only.
+    /// Follows Blender (`BKE_image_path_from_imformat`): braces are replaced; `//` is the .blend's folder; the number replaces the
+    /// last run of `#` in the file's name, or is added at the end with four digits; then the extension is added, or replaces that
+    /// of another picture format; a view's suffix goes before the last dot. (Blender's `frame_path(view=...)` returns other names
+    /// than are written.) Of a path outside the .blend's folder, only the file name is kept.
     pub fn frame(&self, frame: i32) -> Vec<RelPath> {
         let Ok(path) = self.expanded(frame) else { return Vec::new() };
         let numbered = with_number(&self.below(&path), frame);
@@ -179,7 +178,7 @@ impl Naming {
         }
     }
 
-    /// The output path relative to the output folder, still with its `#`.
+    /// Returns the output path relative to the output folder, with its `#`.
     fn below(&self, path: &str) -> String {
         let path = path.replace('\\', "/");
         let home = format!("{}/", self.origin.trim_end_matches('/'));
@@ -190,7 +189,7 @@ impl Naming {
         for part in folder.split('/') {
             match part {
                 "" | "." => {}
-                // Up and out, even if it comes down in the same folder again.
+                // A path that leaves the folder counts as outside, even if it returns.
                 ".." => stays &= parts.pop().is_some(),
                 other => parts.push(other),
             }
@@ -202,14 +201,14 @@ impl Naming {
     }
 }
 
-/// As `clean` of `blender/kiln_host/places.py`: no control characters, and no drive.
+/// Removes control characters and a drive, like `clean` of `blender/kiln_host/places.py`.
 fn cleaned(path: &str) -> String {
     let path: String = path.chars().filter(|c| !c.is_control()).collect();
     let has_drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
     if has_drive { path[2..].to_owned() } else { path }
 }
 
-/// The name of a video has no place for a frame's number: `shot.mp4` becomes `shot_`.
+/// Makes room for the number of a frame in the name of a video: `shot.mp4` becomes `shot_`.
 fn without_video_ending(name: &str) -> String {
     const VIDEOS: &[&str] = &[
         "avi", "flc", "mov", "movie", "mp4", "m4v", "m2v", "m2t", "m2ts", "mts", "ts", "mv", "avs", "wmv",
@@ -226,7 +225,7 @@ fn split_name(path: &str) -> (&str, &str) {
     path.split_at(path.rfind('/').map_or(0, |slash| slash + 1))
 }
 
-/// `f_##` and 7 give `f_07`; -5 gives `f_-05`: the sign does not count as a digit.
+/// Puts in the number of a frame: `f_##` and 7 give `f_07`; -5 gives `f_-05`, as the sign does not count as a digit.
 fn with_number(path: &str, frame: i32) -> String {
     let (folder, name) = split_name(path);
     let (before, digits, after) = match name.rfind('#') {

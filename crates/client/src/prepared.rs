@@ -1,4 +1,4 @@
-//! From a .blend on the artist's disk to a job that is ready to be sent.
+//! Prepares a job from a .blend on the artist's disk.
 
 use std::{
     borrow::Cow,
@@ -25,7 +25,7 @@ use crate::{
     submission::EventSender,
 };
 
-/// A job that is ready to be sent; the server has not heard of it yet.
+/// A job that is ready to be submitted.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// The .blend.
@@ -33,43 +33,41 @@ pub struct Prepared {
     /// The .blend's folder.
     pub folder: PathBuf,
     pub inspection: Arc<Inspection>,
-    /// Simulations of libraries that show in the scene and are not baked there. They are here only if they may stay unbaked.
+    /// Simulations of libraries that show in the scene and are not baked, if the policy allows them.
     linked: Vec<LinkedSimulation>,
     pub scene: SceneInfo,
     pub frames: FrameSet,
     pub session: SessionSpec,
     /// The save of the .blend.
     pub save: Save,
-    /// Of the main files.
+    /// The format of the main files.
     format: FileFormat,
-    /// Sentences on files that were found, and that a person should know.
+    /// Sentences about its files that a person should know.
     pub notices: Vec<String>,
-    /// Tells the job apart from others of the same .blend, in its name.
+    /// The part of its name that differs from other jobs of the same .blend.
     pub label: Option<String>,
     pub(crate) bundle: Arc<Bundle>,
-    /// Of the bundle's files, in their order.
+    /// The sources of the bundle's files, in their order.
     pub(crate) sources: Arc<[SourceFile]>,
-    /// Keeps what was unpacked until it is sent.
+    /// Keeps the unpacked add-ons until they are sent.
     _extras: FoundExtras,
 }
 
 impl Prepared {
-    /// The simulations of the scene that nobody has baked, as a person names them.
+    /// Returns the names of the simulations of the scene that are not baked.
     pub fn unbaked(&self) -> Vec<String> {
         let own = self.inspection.unbaked(&self.scene.name).map(ToString::to_string);
         own.chain(self.linked.iter().map(ToString::to_string)).collect()
     }
 
-    /// [`Prepared::variants`] for the settings of the request alone, where nobody waits for news.
+    /// Prepares one job with the settings of the request, without events. See [`Prepared::variants`].
     pub fn new(blend: &Path, request: &Request) -> Result<Self, PrepareError> {
         let settings = std::slice::from_ref(&request.settings);
-        // One for each of the settings.
         Ok(Self::variants(blend, request, settings, &EventSender::silent())?.swap_remove(0))
     }
 
-    /// Reads the .blend and the files that any of these renders of it need, and hashes all of them once. Returns one job
-    /// for each of the settings, which take the place of those of the request; all have the same bundle. Blocks: call it
-    /// off the async threads.
+    /// Reads and hashes the .blend and the files that any of these renders of it needs. Returns one job for each of the
+    /// settings, which replace those of the request; all have the same bundle. Blocks: call it off the async threads.
     pub fn variants(
         blend: &Path,
         request: &Request,
@@ -81,7 +79,7 @@ impl Prepared {
             let found = kiln_blend::find_dependencies(blend)?;
             let prepared = Self::of(found, request, settings, read_ms, events)?;
             request.hashes.sweep();
-            // Saved in between, it may name other files than those that were read with it.
+            // A save meanwhile may name other files than those that were read.
             if before.is_some() && prepared.iter().all(|one| one.blend_stamp() == before) {
                 return Ok(prepared);
             }
@@ -150,7 +148,7 @@ impl Prepared {
                 origin: Some(paths::spelled(folder.as_os_str().as_encoded_bytes())),
                 file_name: renamed(path, &layout.blend),
                 blender: chosen.blender,
-                // A GPU of any backend, until it is known which there is.
+                // `Gpu` until the backend is known.
                 device: chosen.device,
                 settings: settings.clone(),
                 policy: request.policy,
@@ -178,15 +176,12 @@ impl Prepared {
         Ok(chosen.into_iter().zip(settings).map(of).collect())
     }
 
-    /// The .blend's name without its ending, as far as it is text.
+    /// Returns the .blend's name without its ending, as text.
     pub fn shown_name(&self) -> Cow<'_, str> {
         self.path.file_stem().unwrap_or_default().to_string_lossy()
     }
 
-    /// The names of the main files, by the Blender that the session is for.
-    ///
-    /// # Errors
-    /// Where Blender would not write to the output path of the scene.
+    /// Returns the naming of the main files by the Blender of the session. Fails if that would not write to the output path.
     pub fn naming(&self) -> Result<Naming, PrepareError> {
         let named = NamedFor {
             blend: &self.path,
@@ -203,13 +198,13 @@ impl Prepared {
         }
     }
 
-    /// As the .blend was when it was hashed.
+    /// Returns the stamp of the .blend when it was hashed.
     fn blend_stamp(&self) -> Option<FileStamp> {
         let at = self.bundle.files.iter().position(|file| file.path == self.session.blend)?;
         self.sources.get(at).map(|source| source.stamp)
     }
 
-    /// Bytes of all files together.
+    /// Returns the bytes of all files together.
     pub fn size(&self) -> u64 {
         self.bundle.size()
     }
@@ -218,14 +213,14 @@ impl Prepared {
         self.bundle.files.len()
     }
 
-    /// The identity of its frames on this device in an output folder.
+    /// Returns the identity of its frames on a device in an output folder.
     pub fn identity(&self, device: DeviceClass, out: &Path) -> FrameIdentity {
         let session = self.session.on(device);
         let choices = Choices::of(&session, self.inspection.written_by.series());
         FrameIdentity::new(&session, &self.save, choices, Some(out))
     }
 
-    /// The request to the server, for these of the frames.
+    /// Returns the request to the server for some of the frames.
     pub fn job(&self, frames: FrameSet, order: Order, frame_time_limit_s: Option<u32>) -> SubmitJob {
         let source = JobSource::Bundle {
             id: self.session.bundle,
@@ -250,26 +245,26 @@ impl Prepared {
     }
 }
 
-/// The same however its folder is named. What the .blend itself links to is not looked at: `shot.blend` may lead to
+/// Returns the path with the links of its folder resolved. If the .blend itself is a link, it stays: `shot.blend` may lead to
 /// another version each day.
 fn real_place(blend: &Path) -> PathBuf {
     let folder = blend.parent().and_then(|folder| folder.canonicalize().ok());
     folder.zip(blend.file_name()).map_or_else(|| blend.to_owned(), |(folder, name)| folder.join(name))
 }
 
-/// Unix milliseconds.
+/// Returns the time in Unix milliseconds.
 fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The .blend's own name, where its place in the bundle has another.
+/// Returns the .blend's name if it has another one in the bundle.
 fn renamed(path: &Path, place: &RelPath) -> Option<String> {
     let name = path.file_name()?.as_encoded_bytes();
     (name != place.file_name().as_bytes()).then(|| paths::spelled(name))
 }
 
-/// The name of a job: `shot`, or `shot (Night, Far)`, as far as it can be shown in one line.
+/// Returns the name of a job: `shot`, or `shot (Night, Far)`, without characters that cannot be in a name.
 fn job_name(name: &str, label: Option<&str>) -> Option<Name> {
     Name::nearest(&label.map_or_else(|| name.to_owned(), |label| format!("{name} ({label})")))
 }
@@ -283,14 +278,14 @@ fn bundle(layout: &BundleLayout, sources: &[SourceFile], shared: Vec<SharedFile>
     Bundle { files: files.collect(), remap: layout.remap.clone(), unused: layout.unused.clone(), shared }
 }
 
-/// The files that are not sent, as a worker must find them.
+/// Returns the shared files, which are not sent, as a worker must find them.
 fn shared_files(layout: &BundleLayout, request: &Request) -> Result<Vec<SharedFile>, PrepareError> {
     let each = |shared: &SharedPlace| {
         let fail = |error| ClientError::file(&shared.source, "read", error);
         let meta = std::fs::metadata(&shared.source).map_err(fail)?;
         let hash = if request.hash_shared {
             let content = read(&shared.source, Transfer::Whole, &request.hashes)?.content;
-            // Workers see the file as it lies there.
+            // Workers see the compressed file.
             Some(if content.packed { hash_file(&shared.source)?.0 } else { content.hash })
         } else {
             None

@@ -28,7 +28,7 @@ pub(crate) const READS: usize = 3;
 const AT_ONCE: usize = 8;
 const PIECE: usize = 256 << 10;
 
-/// A file on the artist's disk, as it was when it was read.
+/// A file on the artist's disk at the time at which it was read.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceFile {
     pub path: PathBuf,
@@ -70,9 +70,9 @@ impl<'a> HashProgress<'a> {
         }
     }
 
-    /// Reads with `read`, which is told how to count bytes. Bytes that are read again, or unpack to more than the file has,
-    /// count at most as the file itself; a file that is known without being read counts whole.
-    fn file<T>(&self, path: &Path, read: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
+    /// Reads a file with `read`, which gets a function that counts bytes. A file that is read again or decompressed counts at
+    /// most its size, and one that is known without being read counts whole.
+    fn read_file<T>(&self, path: &Path, read: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
         let left = Cell::new(size(path));
         let done = read(&|bytes| {
             let bytes = bytes.min(left.get());
@@ -84,12 +84,12 @@ impl<'a> HashProgress<'a> {
     }
 }
 
-/// Bytes; of what cannot be looked at none, for reading it tells why.
+/// Returns the size of a file; 0 if it cannot be read, which fails later.
 fn size(path: &Path) -> u64 {
     path.metadata().map_or(0, |meta| meta.len())
 }
 
-/// Reads all of them, several at a time, in their order.
+/// Reads files, several at a time, and returns them in their order.
 pub(crate) fn read_all(
     paths: &[&Path],
     transfer: Transfer,
@@ -102,9 +102,9 @@ pub(crate) fn read_all(
     let work = || {
         let mut done = Vec::new();
         while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let source = progress.file(path, |count| read_counting(path, transfer, cache, count));
+            let source = progress.read_file(path, |count| read_counting(path, transfer, cache, count));
             if source.is_err() {
-                // The others need not go on.
+                // Ends the other threads.
                 next.store(paths.len(), Ordering::Relaxed);
             }
             done.push(source?);
@@ -123,16 +123,16 @@ pub(crate) fn read_all(
     let by_path: std::collections::HashMap<PathBuf, SourceFile> =
         sources.into_iter().map(|source| (source.path.clone(), source)).collect();
     let lost = || PrepareError::Broken("the bundle".to_owned(), "a file was not read".to_owned());
-    // Several places of a bundle may hold one file.
+    // A file may be in several places of a bundle.
     paths.iter().map(|path| by_path.get(*path).cloned().ok_or_else(lost)).collect()
 }
 
-/// Reads one file, or believes the cache. One that changes while it is read is read again.
+/// Reads a file, or takes its content from the cache. A file that changes meanwhile is read again.
 pub(crate) fn read(path: &Path, transfer: Transfer, cache: &HashCache) -> Result<SourceFile, PrepareError> {
     read_counting(path, transfer, cache, &|_| {})
 }
 
-/// [`read`]; `count` hears of bytes as they are read.
+/// Reads a file as [`read`] does, and calls `count` with the bytes that are read.
 fn read_counting(
     path: &Path,
     transfer: Transfer,
@@ -145,7 +145,7 @@ fn read_counting(
         (Some(content), Transfer::Chunks) if content.recipe.is_some() => {
             return Ok(SourceFile { path: path.to_owned(), stamp: known, content });
         }
-        // Chunks of it are known where it has gone to another server.
+        // The chunks are known if the file was sent to another server.
         (Some(content), Transfer::Whole) => {
             let content = Content { recipe: None, ..content };
             return Ok(SourceFile { path: path.to_owned(), stamp: known, content });
@@ -158,7 +158,7 @@ fn read_counting(
         let stamp = FileStamp::of(&file.metadata().map_err(fail)?);
         let content = content(&file, &stamp, transfer, count);
         let after = FileStamp::of(&file.metadata().map_err(fail)?);
-        // A save renames a new file over the old one, which then stays as it was.
+        // A save renames a new file over the old one, so that the open file stays the same.
         if after != stamp || FileStamp::at(path).ok() != Some(stamp) {
             continue;
         }
@@ -171,7 +171,7 @@ fn read_counting(
 
 fn content(file: &File, stamp: &FileStamp, transfer: Transfer, count: &dyn Fn(u64)) -> io::Result<Content> {
     let BundleBytes { packed, bytes } = open(file.try_clone()?, stamp.size())?;
-    let mut bytes = Counting { bytes, count };
+    let mut bytes = CountingReader { bytes, count };
     match transfer {
         Transfer::Chunks => {
             let mut size = 0;
@@ -188,13 +188,13 @@ fn content(file: &File, stamp: &FileStamp, transfer: Transfer, count: &dyn Fn(u6
     }
 }
 
-/// Counts what is read.
-struct Counting<'a> {
+/// A reader that counts its bytes.
+struct CountingReader<'a> {
     bytes: Box<dyn Read + Send>,
     count: &'a dyn Fn(u64),
 }
 
-impl Read for Counting<'_> {
+impl Read for CountingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.bytes.read(buffer)?;
         (self.count)(read as u64);
@@ -202,14 +202,14 @@ impl Read for Counting<'_> {
     }
 }
 
-/// The bytes that a file is in a bundle.
+/// The bytes that a bundle has of a file.
 pub(crate) struct BundleBytes {
-    /// They are unpacked: the file is a packed .blend.
+    /// The file is a compressed .blend, and the bytes are decompressed.
     pub packed: bool,
     pub bytes: Box<dyn Read + Send>,
 }
 
-/// `size`: bytes of the file; what is written behind them meanwhile is not read.
+/// Opens a file of `size` bytes. Bytes that are appended meanwhile are not read.
 pub(crate) fn open(mut file: File, size: u64) -> io::Result<BundleBytes> {
     use std::io::Seek as _;
     let mut first = [0];
@@ -223,14 +223,14 @@ pub(crate) fn open(mut file: File, size: u64) -> io::Result<BundleBytes> {
     Ok(BundleBytes { packed, bytes: Box::new(io::Cursor::new(unpacked[..got].to_vec()).chain(bytes)) })
 }
 
-/// The hash and the number of the bytes.
+/// Returns the hash and the number of bytes.
 pub(crate) fn hash_of(bytes: &mut impl Read) -> io::Result<(BlobHash, u64)> {
     let mut hasher = BlobHasher::new();
     io::copy(&mut BufReader::with_capacity(PIECE, bytes), &mut hasher)?;
     Ok((hasher.hash(), hasher.count()))
 }
 
-/// The hash and the size of a file, read to its end. Blocks: call it off the async threads.
+/// Returns the hash and the size of a file. Blocks: call it off the async threads.
 pub fn hash_file(path: &Path) -> Result<(BlobHash, u64), ClientError> {
     let read = || hash_of(&mut File::open(path)?);
     read().map_err(|error| ClientError::file(path, "read", error))
@@ -263,9 +263,9 @@ mod tests {
         assert_eq!(hash_file(&path).unwrap(), (BlobHash::of(&bytes), bytes.len() as u64));
     }
 
-    /// Submitted to a farm first, and then rendered here.
+    /// The file was submitted to a farm before it is rendered here.
     #[test]
-    fn what_is_known_in_chunks_goes_whole_where_that_is_asked() {
+    fn a_file_that_is_known_in_chunks_is_sent_whole_on_request() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.blend");
         fs::write(&path, noise(300_000)).unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_never_rests_is_named() {
+    fn a_file_that_keeps_changing_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("smoke.vdb");
         fs::write(&path, noise(8 << 20)).unwrap();
@@ -331,7 +331,7 @@ mod tests {
                 }
             });
             let _stops = Stops(&stop);
-            // On a busy machine the file may rest for as long as it is read.
+            // On a busy machine the file may stay the same while it is read.
             let began = Instant::now();
             let error = loop {
                 match read(&path, Transfer::Chunks, &HashCache::off()) {

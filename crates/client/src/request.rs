@@ -10,19 +10,18 @@ use crate::{ClientError, Extras, ExtrasError, HashCache};
 /// The request of a user.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// The scene's own range where `None`.
+    /// The frames; the scene's own range if `None`.
     pub frames: Option<FrameSet>,
-    /// Every Nth of the frames; the scene's own step where neither this nor `frames` is there.
+    /// Every Nth of the frames; the scene's own step if neither this nor `frames` is given.
     pub step: Option<u32>,
-    /// The series that wrote the file where `None`.
+    /// The series of Blender; the one that wrote the file if `None`.
     pub blender: Option<BlenderSeries>,
-    /// What is asked for, and `auto` unless told otherwise.
     pub device: DeviceChoice,
     pub settings: RenderSettings,
     pub policy: Policy,
-    /// Folders that the workers reach too: what lies below them is not sent.
+    /// Folders that the workers reach too. The files below them are not sent.
     pub shared: Vec<SharedRoot>,
-    /// Workers compare such files by their hash instead of their time.
+    /// Workers compare shared files by their hash instead of their time.
     pub hash_shared: bool,
     /// Files that the user adds.
     pub extras: Extras,
@@ -31,7 +30,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The part of the request that is compared with the .blend.
+    /// Returns the part of the request that is compared with the .blend.
     pub(crate) fn asked<'a>(&'a self, settings: &'a RenderSettings) -> ChoiceRequest<'a> {
         ChoiceRequest {
             settings,
@@ -47,10 +46,10 @@ impl Request {
 /// The form in which files go to the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transfer {
-    /// In chunks, of which only those are sent that the server lacks.
+    /// In chunks, of which the server gets those that it lacks.
     #[default]
     Chunks,
-    /// As whole files, to a server on this very disk: splitting would only take time.
+    /// As whole files, for a server on the same disk: splitting would only take time.
     Whole,
 }
 
@@ -62,8 +61,8 @@ pub enum PrepareError {
     #[error("{}", refusal(.blend, .error))]
     Choice { blend: PathBuf, error: Box<ChoiceError> },
     #[error(
-        "{} lies too deep: its path has {} bytes, and Blender opens none of more than {}; move it, or shorten the names \
-         of its folders",
+        "the path of {} has {} bytes, and Blender opens none with more than {}; move the file, or shorten the names of its \
+         folders",
         .0.display(),
         .0.as_os_str().len(),
         kiln_blend::LONGEST_PATH
@@ -86,23 +85,23 @@ pub enum PrepareError {
         listed(.0)
     )]
     Tables(Vec<String>),
-    #[error("add-ons run Python of their own on the workers; say with --trust that this may be")]
+    #[error("add-ons run Python of their own on the workers; allow this with --trust")]
     Untrusted,
     #[error(transparent)]
     Extras(#[from] ExtrasError),
     #[error(
-        "{} keeps changing while it is read; wait until whatever writes it has ended, then run the command again",
+        "{} keeps changing while it is read; wait until it is written, then run the command again",
         .0.display()
     )]
     Changing(PathBuf),
-    #[error("{0} came apart while it was read ({1}); run the command again")]
+    #[error("{0} changed while it was read ({1}); run the command again")]
     Broken(String, String),
     #[error(transparent)]
     Client(#[from] ClientError),
 }
 
 impl PrepareError {
-    /// Missing files that the sentence names.
+    /// The number of missing files that the sentence names.
     pub const NAMED: usize = 3;
 }
 
@@ -116,7 +115,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// The error of a choice, and what to do about it on the command line.
+/// Returns the sentence of a refused choice, with what to do on the command line.
 fn refusal(blend: &Path, error: &ChoiceError) -> String {
     match error {
         ChoiceError::NoScene => {
@@ -126,19 +125,19 @@ fn refusal(blend: &Path, error: &ChoiceError) -> String {
             format!("{error}; choose another with --format, such as --format png")
         }
         ChoiceError::TooOld { .. } => {
-            format!("{error}; leave --blender-version out, or name a newer one")
+            format!("{error}; omit --blender-version, or name a newer one")
         }
         ChoiceError::Unbaked { .. } => format!(
-            "{error}; bake in Blender, leave --only-baked out and Kiln bakes first, or choose --no-bake: then nothing \
+            "{error}; bake in Blender, omit --only-baked to let Kiln bake first, or choose --no-bake: then nothing \
              moves"
         ),
         ChoiceError::UnbakedLinked { simulations, .. } => format!(
-            "{error}; what a library holds can only be baked there: open {}, bake and save, or render it standing still \
-             with --no-bake",
+            "{error}; simulations of a library can only be baked there: open {}, bake and save, or render them without \
+             motion with --no-bake",
             libraries(simulations)
         ),
         ChoiceError::Incomplete { .. } => format!(
-            "{error}; put the missing files back, or bake again in Blender and save, or go on all the same with --no-bake"
+            "{error}; put the missing files back, or bake again in Blender and save, or continue with --no-bake"
         ),
         ChoiceError::Setting(_)
         | ChoiceError::NoSuchScene { .. }
@@ -149,7 +148,7 @@ fn refusal(blend: &Path, error: &ChoiceError) -> String {
     }
 }
 
-/// Each once.
+/// Lists each library once.
 fn libraries(linked: &[LinkedSimulation]) -> String {
     let mut paths: Vec<String> = linked.iter().map(|one| one.library.display().to_string()).collect();
     paths.dedup();

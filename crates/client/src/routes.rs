@@ -21,7 +21,7 @@ pub fn blob(hash: BlobHash) -> String {
     format!("{PREFIX}/blobs/{hash}")
 }
 
-/// A blob's recipe.
+/// Returns the path of a blob's recipe.
 pub fn blob_chunks(hash: BlobHash) -> String {
     format!("{PREFIX}/blobs/{hash}/chunks")
 }
@@ -54,7 +54,7 @@ pub fn job(id: JobId) -> String {
     format!("{PREFIX}/jobs/{id}")
 }
 
-/// A verb on a job, or a list that belongs to it.
+/// Returns the path of a verb on a job, or of a list that belongs to it.
 pub fn of_job(id: JobId, what: &str) -> String {
     format!("{PREFIX}/jobs/{id}/{what}")
 }
@@ -103,7 +103,7 @@ pub fn worker(name: &str) -> String {
     format!("{PREFIX}/workers/{}", escaped(name))
 }
 
-/// `pause`, `resume`, `drain`, `stop`, `wake` or `unquarantine`.
+/// Returns the path of a verb on a worker.
 pub fn of_worker(name: &str, verb: &str) -> String {
     format!("{PREFIX}/workers/{}/{verb}", escaped(name))
 }
@@ -116,7 +116,7 @@ pub fn worker_link() -> String {
     format!("{PREFIX}/worker")
 }
 
-/// The path, with those of the parameters that are there.
+/// Adds the parameters that are there to a path.
 pub fn with(path: String, parameters: &[(&str, Option<&(dyn Display + Sync)>)]) -> String {
     let mut out = path;
     let mut mark = '?';

@@ -1,4 +1,4 @@
-//! Sending what the server lacks, and nothing else; whatever breaks off goes on where it stood.
+//! Sends the bytes of a bundle that the server lacks. An interrupted upload continues where it ended.
 
 use std::{
     cell::Cell,
@@ -22,11 +22,11 @@ use crate::{
     tries::Tries,
 };
 
-/// Requests that bring bytes at the same time.
+/// Requests with bytes at the same time.
 const AT_ONCE: usize = 3;
-/// Bytes of chunks, before they are packed, in one request: what a break costs at most, times [`AT_ONCE`].
+/// Bytes of chunks, before compression, in one request. An interruption costs at most [`AT_ONCE`] times as much.
 const BATCH: usize = 4 << 20;
-/// New bytes of a file from which on the server gets its list of chunks first.
+/// The new bytes of a file above which the server gets its list of chunks first.
 const ANNOUNCED: u64 = 8 << 20;
 /// Chunks in one request.
 const BATCH_CHUNKS: usize = 4096;
@@ -34,29 +34,26 @@ const BATCH_CHUNKS: usize = 4096;
 /// The progress of an upload, in bytes of files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UploadProgress {
-    /// Bytes that were sent, and are safe at the server.
+    /// Bytes that were sent and stored.
     pub done: u64,
     /// Bytes to send in all.
     pub total: u64,
-    /// Bytes that need not be sent: the server has them, or they come with another part.
+    /// Bytes that need not be sent: the server has them, or another file contains them.
     pub there: u64,
 }
 
 impl Client {
-    /// Sends what the server lacks, and makes the bundle. Goes on by itself after a break; after the last one,
-    /// the same call goes on where this one ended. `told` hears of every step.
-    ///
-    /// # Errors
-    /// Where a file has changed meanwhile, or the server does not take it.
+    /// Sends the bytes that the server lacks, and creates the bundle. Continues after an interruption; after an error, the same
+    /// call continues where this one ended. `report` is called with every step.
     pub async fn send_bundle(
         &self,
         prepared: &Prepared,
-        mut told: impl FnMut(UploadProgress),
+        mut report: impl FnMut(UploadProgress),
     ) -> Result<(), ClientError> {
         let (mut done, mut tries) = (0, Tries::default());
         loop {
             let before = done;
-            let failed = match self.send_lacking(prepared, &mut done, &mut told).await {
+            let failed = match self.send_lacking(prepared, &mut done, &mut report).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -66,35 +63,35 @@ impl Client {
             if !tries.again(&failed).await {
                 return Err(failed);
             }
-            tracing::debug!(error = %failed, "the upload broke off; going on with what is missing");
+            tracing::debug!(error = %failed, "upload interrupted");
         }
     }
 
-    /// [`Client::send_bundle`] and the job.
+    /// Sends a bundle and submits its job.
     pub async fn submit_prepared(
         &self,
         prepared: &Prepared,
         job: &SubmitJob,
-        told: impl FnMut(UploadProgress),
+        report: impl FnMut(UploadProgress),
     ) -> Result<JobView, ClientError> {
-        self.send_bundle(prepared, told).await?;
+        self.send_bundle(prepared, report).await?;
         self.submit(job).await
     }
 
-    /// One go at it. `done` grows by what arrives.
+    /// Tries once to send everything. `done` grows by the bytes that arrive.
     async fn send_lacking(
         &self,
         prepared: &Prepared,
         done: &mut u64,
-        told: &mut impl FnMut(UploadProgress),
+        report: &mut impl FnMut(UploadProgress),
     ) -> Result<(), ClientError> {
         let plan = self.plan(&prepared.sources).await?;
         let total = *done + plan.bytes();
         let there = prepared.size().saturating_sub(total);
-        told(UploadProgress { done: *done, total, there });
+        report(UploadProgress { done: *done, total, there });
         let arrived = |bytes| {
             *done += bytes;
-            told(UploadProgress { done: *done, total, there });
+            report(UploadProgress { done: *done, total, there });
         };
         for (hash, recipe) in plan.announced() {
             match self.put_recipe(hash, recipe).await {
@@ -110,7 +107,7 @@ impl Client {
         if id == prepared.session.bundle { Ok(()) } else { Err(ClientError::Damaged { hash: id.0 }) }
     }
 
-    /// Asks what is missing: files first, then the chunks of those that are.
+    /// Asks which files are missing, then which chunks of them.
     async fn plan(&self, sources: &Arc<[SourceFile]>) -> Result<Plan, ClientError> {
         let mut first: HashMap<BlobHash, usize> = HashMap::new();
         for (at, source) in sources.iter().enumerate() {
@@ -135,13 +132,13 @@ impl Client {
         let mut missing: HashSet<BlobHash> = self.missing_chunks(&chunks).await?.into_iter().collect();
         for (at, wanted) in &mut plan.split {
             let recipe = recipe(&sources[*at]).into_iter().flat_map(|recipe| &recipe.chunks);
-            // Each chunk is taken from the first file that has it.
+            // A chunk is read from the first file that has it.
             wanted.extend(recipe.filter(|chunk| missing.remove(&chunk.hash)));
         }
         Ok(plan)
     }
 
-    /// After a failure nothing new is begun, and what is under way ends.
+    /// Sends all of a plan. After a failure, only the requests that have begun are finished.
     async fn send_all(&self, plan: &Plan, mut arrived: impl FnMut(u64)) -> Result<(), ClientError> {
         let failed = Cell::new(false);
         let sending = plan.loads().take_while(|_| std::future::ready(!failed.get()));
@@ -177,7 +174,7 @@ impl Client {
         let Err(refused) = self.put_frames(frames).await else { return Ok(bytes) };
         if refused.code() == Some(ProblemCode::HashMismatch) {
             let sources = Arc::clone(&plan.sources);
-            self.blocking(move || batch.changed(&sources)).await?;
+            self.blocking(move || batch.check_unchanged(&sources)).await?;
         }
         Err(refused)
     }
@@ -187,7 +184,7 @@ impl Client {
         work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-            let why = format!("packing for it broke off: {error}");
+            let why = format!("packing ended early: {error}");
             Err(ClientError::Broken { url: self.url().to_owned(), why })
         })
     }
@@ -204,13 +201,13 @@ impl Client {
     }
 }
 
-/// The chunks of a file that is sent in chunks. A file whose list would be too long goes whole.
+/// Returns the chunks of a file that is sent in chunks. If their list is too long, it is sent whole.
 fn recipe(source: &SourceFile) -> Option<&Recipe> {
     let recipe = source.content.recipe.as_ref();
     recipe.filter(|recipe| recipe.chunks.len() <= MAX_RECIPE / Recipe::ENTRY)
 }
 
-/// The bytes of a packed .blend, as its bundle holds them.
+/// Returns the bytes of a compressed .blend as its bundle has them.
 fn unpacked(source: SourceFile) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
     tokio::task::spawn_blocking(move || {
@@ -240,11 +237,11 @@ fn unpacked(source: SourceFile) -> impl Stream<Item = io::Result<Bytes>> + Send 
 struct Plan {
     sources: Arc<[SourceFile]>,
     whole: Vec<usize>,
-    /// Sources, each with those of its chunks that are sent.
+    /// Sources, each with the chunks of it that are sent.
     split: Vec<(usize, HashSet<Chunk>)>,
 }
 
-/// One request's worth.
+/// The content of one request.
 enum Load {
     Whole(usize),
     Batch(Batch),
@@ -259,7 +256,7 @@ impl Plan {
         whole + split
     }
 
-    /// Of files of several chunks: one of a single chunk is that chunk.
+    /// Returns the recipes of files with several chunks: a file of one chunk is that chunk.
     fn recipes(&self) -> impl Iterator<Item = (BlobHash, &Recipe)> {
         self.split.iter().filter_map(|(at, _)| {
             let source = &self.sources[*at];
@@ -268,8 +265,8 @@ impl Plan {
         })
     }
 
-    /// Of large files that are new for the most part: the server hashes their chunks as they come, in any
-    /// order, and does not read them again in the end.
+    /// Returns the recipes of large files that are mostly new. The server hashes their chunks as they arrive, and does not read
+    /// them again at the end.
     fn announced(&self) -> impl Iterator<Item = (BlobHash, &Recipe)> {
         let large = self.split.iter().filter(|(at, wanted)| {
             let source = &self.sources[*at];
@@ -289,7 +286,7 @@ impl Plan {
         plain.chain(stream::iter(packed).flat_map(|(at, wanted)| self.packed(*at, wanted)))
     }
 
-    /// Places in files that hold the chunks as they are.
+    /// Returns batches of chunks that are in the files as they are.
     fn plain(&self) -> Vec<Batch> {
         let mut batches = Vec::new();
         let mut batch = Batch::default();
@@ -310,7 +307,7 @@ impl Plan {
         batches
     }
 
-    /// A packed .blend has no places: it is unpacked once more, as far as the last chunk that is wanted.
+    /// Decompresses a .blend again, up to the last chunk that is wanted, and returns batches of its chunks.
     fn packed(&self, at: usize, wanted: &HashSet<Chunk>) -> impl Stream<Item = Load> + use<> {
         let (source, wanted) = (self.sources[at].clone(), wanted.clone());
         let (sender, receiver) = mpsc::channel(1);
@@ -333,7 +330,7 @@ fn unpack(
     loads: &mpsc::Sender<Load>,
 ) -> Result<(), ClientError> {
     let fail = |error: io::Error| match error.kind() {
-        // It ends elsewhere than it did, or is none any more.
+        // The file is shorter, or is no longer compressed.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             ClientError::Changed { path: source.path.clone() }
         }
@@ -351,7 +348,7 @@ fn unpack(
         if (batch.is_full() || wanted.is_empty())
             && loads.blocking_send(Load::Batch(std::mem::take(&mut batch))).is_err()
         {
-            // The upload has ended, and so has this.
+            // The upload has ended.
             return Ok(());
         }
         if wanted.is_empty() {
@@ -365,12 +362,12 @@ fn unpack(
 #[derive(Default)]
 struct Batch {
     pieces: Vec<Piece>,
-    /// Of the chunks, before they are packed.
+    /// The bytes of the chunks before compression.
     bytes: u64,
 }
 
 struct Piece {
-    /// The file it comes from.
+    /// The file that contains it.
     source: usize,
     chunk: Chunk,
     bytes: PieceBytes,
@@ -392,7 +389,7 @@ impl Batch {
         self.bytes >= BATCH as u64 || self.pieces.len() >= BATCH_CHUNKS
     }
 
-    /// The body of the request. Blocks. The server holds each chunk against its hash.
+    /// Returns the body of the request. The server checks the hash of each chunk. Blocks.
     fn pack(&self, sources: &[SourceFile]) -> Result<Bytes, ClientError> {
         let (mut packer, mut reader) = (Packer::new(), PieceReader::default());
         let most = self.bytes as usize + self.pieces.len() * FrameHead::LEN;
@@ -404,8 +401,8 @@ impl Batch {
         Ok(body.into())
     }
 
-    /// Names a file that has other bytes than it had. Blocks.
-    fn changed(&self, sources: &[SourceFile]) -> Result<(), ClientError> {
+    /// Fails with the name of a file whose bytes have changed. Blocks.
+    fn check_unchanged(&self, sources: &[SourceFile]) -> Result<(), ClientError> {
         let (mut reader, mut bytes) = (PieceReader::default(), Vec::new());
         for piece in &self.pieces {
             let path = &sources[piece.source].path;
@@ -419,13 +416,13 @@ impl Batch {
     }
 }
 
-/// Keeps the last file open.
+/// A reader of pieces, which keeps the last file open.
 #[derive(Default)]
 struct PieceReader {
-    open: Option<Open>,
+    open: Option<OpenSource>,
 }
 
-struct Open {
+struct OpenSource {
     source: usize,
     file: File,
     /// The byte at which the next read begins.
@@ -433,7 +430,7 @@ struct Open {
 }
 
 impl PieceReader {
-    /// Adds the bytes of a piece, which lies in the file at `path`.
+    /// Appends the bytes of a piece, which is in the file at `path`.
     fn read(&mut self, piece: &Piece, path: &Path, into: &mut Vec<u8>) -> Result<(), ClientError> {
         let offset = match &piece.bytes {
             PieceBytes::Here(bytes) => {
@@ -447,7 +444,7 @@ impl PieceReader {
             Some(open) if open.source == piece.source => open,
             other => {
                 let file = File::open(path).map_err(fail)?;
-                other.insert(Open { source: piece.source, file, at: 0 })
+                other.insert(OpenSource { source: piece.source, file, at: 0 })
             }
         };
         if open.at != offset {

@@ -8,10 +8,8 @@ use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
 
-/// Every method fails where the server cannot be reached, refuses the key, or refuses the request in its own
-/// words ([`ClientError::Problem`]).
 impl Client {
-    /// Users, or projects: those that have jobs, or of whom something was set.
+    /// Returns the users or the projects that have jobs, or whose share was set.
     pub async fn accounts(&self, kind: AccountKind) -> Result<Vec<AccountView>, ClientError> {
         match kind {
             AccountKind::User => self.get(&routes::users()).await.map(|list: UserList| list.users),
@@ -21,8 +19,6 @@ impl Client {
         }
     }
 
-    /// # Errors
-    /// If the weight is out of its bounds.
     pub async fn set_share(
         &self,
         kind: AccountKind,
@@ -44,8 +40,7 @@ impl Client {
         self.answered(self.request(Method::PUT, &routes::limit(name)).json(&SetLimit { total })).await
     }
 
-    /// # Errors
-    /// If a job that has not ended needs it.
+    /// Removes a limit that no open job needs.
     pub async fn remove_limit(&self, name: &str) -> Result<(), ClientError> {
         self.tell(Method::DELETE, &routes::limit(name)).await
     }

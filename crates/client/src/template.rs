@@ -1,4 +1,4 @@
-//! Path templates: Blender's values of `{scene_name}` and the like in an output path, from 4.5 on.
+//! Path templates: variables such as `{scene_name}` in an output path, which Blender knows from 4.5 on.
 //! `blender/kiln_host/templates.py` has the same rules.
 
 /// The value of a variable.
@@ -17,18 +17,18 @@ pub(crate) enum BadTemplate {
     Unopened,
     #[error("the brace of {0} is not closed")]
     Unclosed(String),
-    #[error("{0} is no value that Blender has for it")]
+    #[error("{0} is not a variable that Blender knows")]
     Unknown(String),
-    #[error("{{{0}}} is a text, which takes no form")]
+    #[error("{{{0}}} is a text, which cannot have a number format")]
     FormOfText(String),
-    #[error("{{{0}}} asks for no form of a number; write ### or ##.##")]
+    #[error("{{{0}}} is not a number format; write ### or ##.##")]
     Form(String),
 }
 
-/// Digits that a form can ask for.
+/// The most digits of a number format.
 const MOST_DIGITS: usize = 255;
 
-/// The path that Blender makes of a template.
+/// Returns the path that Blender makes of a template.
 pub(crate) fn expand(
     text: &str,
     value: impl Fn(&str) -> Option<TemplateValue>,
@@ -58,7 +58,7 @@ pub(crate) fn expand(
     Ok(done)
 }
 
-/// The form of a number: digits before the dot, and behind it.
+/// The format of a number: the digits before and after the point.
 #[derive(Clone, Copy)]
 struct Form {
     whole: usize,
@@ -76,7 +76,7 @@ fn expression(text: &str, value: impl Fn(&str) -> Option<TemplateValue>) -> Resu
         (TemplateValue::Whole(whole), Some(form)) => padded(i64::from(whole), form),
         (TemplateValue::Number(number), None) => plain(number),
         (TemplateValue::Number(number), Some(Form { whole, after: 0 })) => {
-            // A half goes away from zero; rates are far below the limit.
+            // A half is rounded away from zero; rates are far below the limit.
             padded(number.round() as i64, Form { whole, after: 0 })
         }
         (TemplateValue::Number(number), Some(Form { whole: 0, after })) => format!("{number:.after$}"),
@@ -99,7 +99,7 @@ fn padded(whole: i64, form: Form) -> String {
     if form.after == 0 { number } else { format!("{number}.{:0<after$}", "", after = form.after) }
 }
 
-/// The shortest text that is this number, as Python writes it.
+/// Returns the shortest text of a number, as Python writes it.
 fn plain(number: f64) -> String {
     let size = number.abs();
     if size != 0.0 && !(1e-4..1e16).contains(&size) {
@@ -111,7 +111,7 @@ fn plain(number: f64) -> String {
     format!("{number:?}")
 }
 
-/// The name of a datablock as it stands in a path: what no file could be called is replaced.
+/// Returns the name of a datablock in a path: characters that a file name cannot have are replaced.
 pub(crate) fn safe(name: &str) -> String {
     let replaced =
         |c: char| matches!(c, '\u{1}'..='\u{1f}' | '/' | '\\' | '?' | '*' | ':' | '|' | '"' | '<' | '>');

@@ -1,4 +1,4 @@
-//! The patience of a transfer, up or down.
+//! The repetition of a transfer that fails.
 
 use std::time::Duration;
 
@@ -6,8 +6,7 @@ use kiln_api::ProblemCode;
 
 use crate::{Backoff, ClientError};
 
-/// The number of times that a broken transfer is tried again without a byte of progress. They wait 6 to 13 seconds in all:
-/// a server may start again meanwhile.
+/// The number of tries of a transfer without progress. They wait 6 to 13 seconds in all, in which a server can start again.
 const MOST: u32 = 7;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_millis(3200);
@@ -31,12 +30,12 @@ impl Tries {
         self.backoff.succeeded();
     }
 
-    /// Waits before the next try, each time longer. Returns false where there is none.
+    /// Waits before the next try, longer each time. Returns false if there is none.
     pub(crate) async fn again(&mut self, failed: &ClientError) -> bool {
         self.count += 1;
-        // A conflict: what was there a moment ago is gone; the next question says what is missing now.
-        let heals = failed.is_transient() || failed.code() == Some(ProblemCode::Conflict);
-        if self.count > MOST || !heals {
+        // After a conflict, the next try asks again what the server lacks.
+        let is_temporary = failed.is_transient() || failed.code() == Some(ProblemCode::Conflict);
+        if self.count > MOST || !is_temporary {
             return false;
         }
         tokio::time::sleep(self.backoff.failed()).await;

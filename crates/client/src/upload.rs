@@ -1,4 +1,4 @@
-//! Requests that bring bytes: given up where nothing moves, however long they take while something does.
+//! Requests with bytes. They are aborted if nothing moves, and may take any time while something does.
 
 use std::{
     sync::{
@@ -14,19 +14,19 @@ use reqwest::{Body, RequestBuilder, Response, header};
 
 use crate::{Client, ClientError};
 
-/// A line on which no byte moves for so long, or twice so long at most, is dead.
+/// A connection on which no byte moves for this long, or for at most twice as long, is lost.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Bytes that the slowest of servers reads and hashes, or flushes to its disk, in a second.
+/// Bytes that the slowest server reads and hashes, or flushes to its disk, in a second.
 const SLOWEST: u64 = 16 << 20;
-/// Bytes handed over at once: what must move within [`SILENCE`].
+/// Bytes of a piece, which must move within [`SILENCE`].
 const PIECE: usize = 64 << 10;
 
-/// How long an upload may be silent.
+/// The times for which an upload may be silent.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
-    /// While bytes are to be sent.
+    /// The time while bytes are sent.
     sending: Duration,
-    /// After the last one.
+    /// The time after the last byte.
     answer: Duration,
 }
 
@@ -37,7 +37,7 @@ impl Patience {
 }
 
 impl Client {
-    /// Sends a body of `size` bytes; to answer, the server has to deal with `work` bytes.
+    /// Sends a body of `size` bytes. The server has to process `work` bytes before it answers.
     pub(crate) async fn upload<S>(
         &self,
         request: RequestBuilder,
@@ -80,7 +80,7 @@ impl Client {
     }
 }
 
-/// Ends when nothing has moved for so long.
+/// Waits until nothing has moved for the given time.
 async fn silence(taken: &AtomicU64, size: u64, patience: Patience) {
     loop {
         let before = taken.load(Ordering::Relaxed);
@@ -91,7 +91,7 @@ async fn silence(taken: &AtomicU64, size: u64, patience: Patience) {
     }
 }
 
-/// Bytes in memory as a body.
+/// Makes a body of bytes in memory.
 pub(crate) fn in_pieces(
     bytes: Bytes,
 ) -> (u64, impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static) {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_falls_silent_is_given_up() {
+    async fn an_upload_to_a_silent_server_is_aborted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // More than any buffer on the way holds, and so little that all of it is gone at once.
         for bytes in [256 << 20, 10] {

@@ -1,4 +1,4 @@
-//! What frames are known by changes with what they show, and with nothing else.
+//! The identity of frames changes with what they show, and with nothing else.
 
 #![allow(clippy::unwrap_used)]
 

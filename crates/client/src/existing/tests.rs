@@ -94,7 +94,7 @@ impl Bed {
         // Read again, as the next run of the program does.
         let manifest = Manifest::load(&self.folder, "shot").unwrap();
         let frames = frames.parse().unwrap();
-        to_render(&self.folder, &manifest, mode, identity, self.refuse_black, &frames, names)
+        find_frames_to_render(&self.folder, &manifest, mode, identity, self.refuse_black, &frames, names)
     }
 
     /// Kept, replaced and older frames.
@@ -138,7 +138,7 @@ fn what_is_there_tells_the_device_that_made_it() {
     let recorded = |bed: &Bed, content, earlier: &[DeviceClass], frames: &str| {
         let manifest = Manifest::load(&bed.folder, "shot").unwrap();
         let candidates = [Cuda, Optix].map(|device| (device, on(content, device)));
-        super::recorded(&bed.folder, &manifest, &candidates, earlier, &frames.parse().unwrap())
+        super::recorded_device(&bed.folder, &manifest, &candidates, earlier, &frames.parse().unwrap())
     };
     assert_eq!(recorded(&bed, 1, &[], "1-4"), None);
     bed.land(on(1, Cuda), 1, b"one");
@@ -303,7 +303,8 @@ fn what_is_empty_or_cut_off_of_kilns_own_is_absent_and_a_strangers_is_named() {
     assert_eq!(bed.ask(Existing::Skip, 1, "6-8"), Ok(("8".into(), 0, 2)));
     let frames = "6-8".parse().unwrap();
     let skipped =
-        to_render(&bed.folder, &bed.manifest, Existing::Skip, &key(1), false, &frames, names).unwrap();
+        find_frames_to_render(&bed.folder, &bed.manifest, Existing::Skip, &key(1), false, &frames, names)
+            .unwrap();
     assert_eq!((skipped.broken.count, skipped.broken.to_string()), (2, "f_0006.png, f_0007.png".into()));
 }
 
@@ -317,7 +318,8 @@ fn a_black_frame_that_is_kept_is_reported_and_not_kept_where_it_is_refused() {
     let manifest = Manifest::load(&bed.folder, "shot").unwrap();
     let frames = "1-2".parse().unwrap();
     let found =
-        to_render(&bed.folder, &manifest, Existing::Continue, &key(1), false, &frames, names).unwrap();
+        find_frames_to_render(&bed.folder, &manifest, Existing::Continue, &key(1), false, &frames, names)
+            .unwrap();
     assert_eq!((found.kept, found.suspicious.black.unwrap().to_string()), (2, "1".to_owned()));
     bed.refuse_black = true;
     assert_eq!(bed.ask(Existing::Continue, 1, "1-2"), Ok(("1".into(), 1, 0)));
@@ -357,7 +359,7 @@ fn a_cut_line_costs_only_itself() {
     assert_eq!(bed.ask(Existing::Continue, 1, "1-3"), Ok(("3".into(), 2, 0)));
 }
 
-/// Whoever wanted a frame last decides, whichever job it came from.
+/// The save that asked for a frame last decides, whichever job the frame is from.
 #[test]
 fn a_frame_that_comes_again_from_an_earlier_save_stays_as_late_as_it_was_wanted() {
     let mut bed = Bed::new();

@@ -1,4 +1,4 @@
-//! Fetches the frames of a job beside whatever else goes on.
+//! Fetches the frames of a job in the background.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{Backoff, FetchError, FetchedFrame, Fetcher};
 
-/// The waits of a stay with a job for a server that is away.
+/// Returns the waits for a server that is away while a job is followed.
 pub(crate) fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
 }
@@ -14,10 +14,10 @@ pub(crate) fn backoff() -> Backoff {
 /// A report on the frames that are fetched.
 pub(crate) enum FetchNews {
     Landed(FetchedFrame),
-    /// Broken off, and tried again.
+    /// The fetch was interrupted, and is tried again.
     Again(String),
     Failed(FetchError),
-    /// Everything is here that was committed when the last request came.
+    /// Everything is here that was committed at the time of the last request.
     Done,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct FetchRequest {
 }
 
 /// Sweeps at each request, until the last one is fulfilled.
-pub(crate) async fn bring(
+pub(crate) async fn fetch_frames(
     mut fetcher: Fetcher,
     mut requests: watch::Receiver<FetchRequest>,
     news: mpsc::UnboundedSender<FetchNews>,

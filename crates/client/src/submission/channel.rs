@@ -6,14 +6,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::event::{OtherJob, SubmissionEvent, VariantEvent};
 
-/// A report of a stage. They come in order.
+/// A message of a stage. They arrive in order.
 #[derive(Debug)]
 pub enum SubmissionMessage {
     Event(VariantEvent),
     Question(Question),
 }
 
-/// A question that wants an answer before the stage goes on. Dropped without one, it counts as put to nobody.
+/// A question that a stage waits for. If it is dropped, the stage continues without an answer.
 #[derive(Debug)]
 pub struct Question {
     pub topic: QuestionTopic,
@@ -22,7 +22,7 @@ pub struct Question {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QuestionTopic {
-    /// Frames of the same .blend with other settings are in the way. Are they replaced?
+    /// The replacement of frames of the same .blend with other settings.
     ReplaceFrames {
         files: usize,
         out: PathBuf,
@@ -31,7 +31,7 @@ pub enum QuestionTopic {
         /// The differences, in words.
         changes: Vec<String>,
     },
-    /// A job renders something else into the folder. Is it cancelled?
+    /// The cancellation of a job that renders something else into the folder.
     CancelOtherJob(OtherJob),
 }
 
@@ -42,15 +42,15 @@ impl Question {
     }
 }
 
-/// The end of the channel that stages report to.
+/// The sending end of the channel, which stages report to.
 #[derive(Debug, Clone)]
 pub struct EventSender {
     messages: mpsc::UnboundedSender<SubmissionMessage>,
-    /// The name of the variant that reports; `None` where there is one, or for all.
+    /// The name of the variant that reports; `None` for the only one, and for all together.
     variant: Option<Arc<str>>,
 }
 
-/// The end of the channel that shows what stages report.
+/// The receiving end of the channel.
 pub type EventReceiver = mpsc::UnboundedReceiver<SubmissionMessage>;
 
 impl EventSender {
@@ -59,12 +59,12 @@ impl EventSender {
         (Self { messages: sender, variant: None }, receiver)
     }
 
-    /// Returns one that nobody listens to.
+    /// Returns a sender without a receiver.
     pub fn silent() -> Self {
         Self::channel().0
     }
 
-    /// The sender of one variant.
+    /// Returns the sender of one variant.
     pub(crate) fn of(&self, variant: Option<Arc<str>>) -> Self {
         Self { messages: self.messages.clone(), variant }
     }
@@ -73,13 +73,13 @@ impl EventSender {
         self.variant.as_ref()
     }
 
-    /// Sends an event. It never waits for the receiver.
+    /// Sends an event, without waiting for the receiver.
     pub(crate) fn tell(&self, event: SubmissionEvent) {
         let event = VariantEvent { event, variant: self.variant.clone() };
         let _ = self.messages.send(SubmissionMessage::Event(event));
     }
 
-    /// Asks, and waits for the answer; `None` where nobody can be asked.
+    /// Asks a question, and waits for the answer; `None` if nobody answers.
     pub(crate) async fn ask(&self, topic: QuestionTopic) -> Option<bool> {
         let (answer, answered) = oneshot::channel();
         self.messages.send(SubmissionMessage::Question(Question { topic, answer })).ok()?;

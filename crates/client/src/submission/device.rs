@@ -1,4 +1,4 @@
-//! The device on which a job renders: as asked for, as the frames that are there were made, or as the scene says.
+//! The choice of the device on which a job renders: the requested one, that of the frames that are there, or the scene's.
 
 use std::pin::Pin;
 
@@ -12,7 +12,7 @@ use crate::{Client, Prepared};
 
 /// The place where a job will render.
 pub enum RenderPlace<'a> {
-    /// This machine alone, by its Blenders.
+    /// This machine, with its Blenders.
     Here(&'a [&'a dyn LocalDevices]),
     /// Any worker of this farm.
     Farm(&'a Client),
@@ -22,26 +22,23 @@ pub enum RenderPlace<'a> {
 pub trait LocalDevices: Send + Sync {
     fn blender(&self) -> BlenderVersion;
 
-    /// Asks Blender, or fails with a sentence.
+    /// Asks Blender for its devices, or fails with a sentence.
     fn devices(&self) -> DevicesFuture<'_>;
 }
 
-/// The devices of a Blender, once it has said them.
+/// The answer of [`LocalDevices::devices`].
 pub type DevicesFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<LocalDevice>, String>> + Send + 'a>>;
 
 /// A device that a Blender of this machine can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalDevice {
     pub backend: DeviceClass,
-    /// As its maker calls it.
+    /// The name that its maker gives it.
     pub name: String,
 }
 
 impl RenderPlace<'_> {
-    /// Makes sure that this machine has the device for a Blender of this series.
-    ///
-    /// # Errors
-    /// It has not, so the job would wait without end.
+    /// Checks that this machine has the device for a Blender of this series. Without it, the job would wait without end.
     pub async fn check(&self, series: BlenderSeries, device: DeviceClass) -> Result<(), SubmissionError> {
         let Self::Here(blenders) = self else { return Ok(()) };
         if device == DeviceClass::Cpu {
@@ -65,7 +62,7 @@ async fn devices(blender: &dyn LocalDevices) -> Result<Vec<LocalDevice>, Submiss
     blender.devices().await.map_err(SubmissionError::Devices)
 }
 
-/// `Gpu` is there where any backend of GPUs is.
+/// Returns whether a device is there; any backend of GPUs is a `Gpu`.
 fn has(there: &[LocalDevice], device: DeviceClass) -> bool {
     match device {
         DeviceClass::Cpu => true,
@@ -81,8 +78,8 @@ fn lacks(blender: &dyn LocalDevices, there: &[LocalDevice], device: DeviceClass)
     SubmissionError::NoDevice { blender: blender.blender().to_string(), device, there: other }
 }
 
-/// Returns the devices by which frames that are there may have been made, the likeliest first. None where one device is
-/// asked for by its name.
+/// Returns the devices that may have made the frames that are there, the most likely first; none if one device is requested
+/// by name.
 pub(crate) fn candidates(choice: DeviceChoice, prepared: &Prepared) -> Vec<DeviceClass> {
     let gpus = DeviceClass::BACKENDS.into_iter();
     match choice {
@@ -95,18 +92,14 @@ pub(crate) fn candidates(choice: DeviceChoice, prepared: &Prepared) -> Vec<Devic
     }
 }
 
-/// Returns the devices on which a scene that was edited goes on like the frames of its earlier save: that of the scene, or
-/// where any GPU will do, any.
+/// Returns the devices on which an edited scene continues if they made frames of its earlier save: any GPU, if any will do.
 pub(crate) fn earlier_devices(wanted: DeviceClass) -> &'static [DeviceClass] {
     if wanted == DeviceClass::Gpu { &DeviceClass::BACKENDS } else { &[] }
 }
 
-/// Settles the device, and returns what is to be told where another was chosen than was asked for. What is there goes
-/// first: so the same command continues, on whichever machine it is given again.
-///
-/// # Errors
-/// GPUs are asked for, and this machine has none.
-pub(crate) async fn settle(
+/// Chooses the device, and returns the event if it differs from the requested one. The device of frames that are there comes
+/// first, so that the same command continues on any machine.
+pub(crate) async fn choose_device(
     choice: DeviceChoice,
     recorded: Option<DeviceClass>,
     prepared: &mut Prepared,

@@ -1,4 +1,4 @@
-//! The reasons why a submission does not go on.
+//! The reasons why a submission stops.
 
 use std::{io, path::PathBuf};
 
@@ -8,7 +8,7 @@ use kiln_types::{DeviceClass, JobId};
 use super::variant::VariantError;
 use crate::{ClientError, ExistingError, FetchError, PrepareError};
 
-/// Each prints as one sentence that says what happened and what to do next.
+/// An error of a submission. It prints as one sentence: what happened and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmissionError {
     #[error(transparent)]
@@ -38,7 +38,7 @@ pub enum SubmissionError {
         named(.there)
     )]
     NoDevice { blender: String, device: DeviceClass, there: Vec<&'static str> },
-    /// The devices of this machine cannot be asked for.
+    /// Blender does not say which devices it can use.
     #[error("{0}")]
     Devices(String),
     /// A job inside this caller waits for something that this machine lacks, so it would wait without end.
@@ -51,7 +51,7 @@ pub enum SubmissionError {
          are there (`kiln jobs show {job}`)"
     )]
     FrameGone { job: JobId, frame: i32 },
-    #[error("{what} broke off ({reason})")]
+    #[error("{what} ended early ({reason}); run the command again")]
     BrokenOff { what: &'static str, reason: String },
 }
 

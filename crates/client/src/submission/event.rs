@@ -1,5 +1,5 @@
-//! The reports of a submission. Each event is a line of JSON with `--json`; docs/events.md lists them, and a test
-//! holds its examples against these types.
+//! The events of a submission. Each is a line of JSON with `--json`; docs/events.md lists them, and a test compares its examples
+//! with these types.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -21,7 +21,7 @@ pub enum SubmissionEvent {
         #[serde(serialize_with = "paths::shown")]
         file: PathBuf,
     },
-    /// Files that the scene needs are not there. Where they are required, that ends the submission.
+    /// Files that the scene needs are missing, which ends the submission if they are required.
     Missing {
         files: Vec<MissingFile>,
     },
@@ -32,24 +32,24 @@ pub enum SubmissionEvent {
         bytes_done: u64,
         bytes: u64,
     },
-    /// A sentence that a person should read: of the files, or of the job while it renders.
+    /// A sentence that a person should read, about the files or about the job.
     Notice {
         text: String,
     },
-    /// The device of the job, where it is another than was asked for.
+    /// The device of the job, if it differs from the requested one.
     Device {
         device: DeviceClass,
         #[serde(flatten)]
         reason: DeviceReason,
     },
-    /// Frames that an earlier job of the same scene and settings had made were still at the farm, and are here now.
+    /// Frames of an earlier job of the same scene and settings were fetched.
     EarlierFetched {
         job: JobId,
         frames: u32,
     },
     /// A job of an earlier save, or of other settings, still renders into the output folder.
     OtherJob(OtherJob),
-    /// Such a job was cancelled, because the user said so.
+    /// The user cancelled such a job.
     OtherJobCancelled {
         job: JobId,
     },
@@ -57,7 +57,7 @@ pub enum SubmissionEvent {
     Inputs(Box<RenderInputs>),
     /// The frames that are left to render, and the files in the output folder.
     Planned(Box<RenderPlan>),
-    /// A job that is not finished renders frames of these already.
+    /// An open job renders some of these frames already.
     AlreadyRendering {
         job: JobId,
         created_ms: i64,
@@ -68,21 +68,21 @@ pub enum SubmissionEvent {
         others: OtherFrames,
         other_frames: u32,
     },
-    /// Simulations that nobody has baked: baked before the first frame, or rendered without moving.
+    /// Simulations are not baked. A bake comes first, or they render without motion.
     Unbaked {
         simulations: Vec<String>,
         bakes: bool,
     },
-    /// Files go to the server.
+    /// The files are uploaded.
     Uploading {
         bytes_done: u64,
         bytes: u64,
-        /// Need not be sent: the server has them.
+        /// Bytes that the server has.
         bytes_there: u64,
     },
     /// The server has the job.
     Submitted(Box<SubmissionReceipt>),
-    /// The output folder could not be noted on this machine: a later `kiln jobs fetch` does not know it.
+    /// The output folder could not be saved on this machine, so that a later `kiln jobs fetch` does not know it.
     NotRemembered {
         #[serde(serialize_with = "paths::shown")]
         data: PathBuf,
@@ -94,7 +94,7 @@ pub enum SubmissionEvent {
     Baked {
         seconds: f64,
     },
-    /// The job could render on any GPU, and now renders on this backend.
+    /// The job could render on any GPU, and is pinned to this backend now.
     DevicePinned {
         device: DeviceClass,
     },
@@ -113,18 +113,18 @@ pub enum SubmissionEvent {
         worker: Option<String>,
         suspicious: Vec<Suspicion>,
     },
-    /// The files of a frame are in the output folder, or will not come there.
+    /// The files of a frame are in the output folder, or cannot be fetched.
     FrameFetched {
         frame: i32,
         files: Vec<RelPath>,
-        /// Over the network.
+        /// Bytes over the network.
         bytes: u64,
         result: FetchResult,
-        /// Files that are there, are not the job's, and were left as they are.
+        /// Files in the way that were left as they are.
         left: Vec<RelPath>,
         suspicious: Vec<Suspicion>,
     },
-    /// The server does not answer. It is tried again until it does.
+    /// The server does not answer. Requests are repeated until it does.
     ServerLost {
         reason: String,
     },
@@ -133,11 +133,11 @@ pub enum SubmissionEvent {
     NoReport {
         reason: String,
     },
-    /// The end of a submission that stayed with its job, or found nothing left to render.
+    /// The end of a submission that followed its job, or found nothing to render.
     Finished(Box<SubmissionResult>),
-    /// The end of a fetch of what a job has made so far.
+    /// The end of `kiln jobs fetch`.
     Fetched(Box<FetchTotals>),
-    /// The jobs of all variants are at the server.
+    /// The server has the jobs of all variants.
     VariantsSubmitted {
         variants: Vec<VariantJob>,
     },
@@ -145,7 +145,7 @@ pub enum SubmissionEvent {
     VariantsFinished(VariantsResult),
 }
 
-/// An event, with the name of the variant that it is about; of a submission without variants, or of all, without one.
+/// An event with the name of its variant. Without variants, and about all of them, there is no name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VariantEvent {
     #[serde(flatten)]
@@ -157,14 +157,14 @@ pub struct VariantEvent {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VariantJob {
     pub variant: Arc<str>,
-    /// `None` where nothing was left to render.
+    /// `None` if nothing was left to render.
     pub job: Option<JobId>,
 }
 
 /// The results of all variants.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VariantsResult {
-    /// The worst of them.
+    /// The worst outcome.
     pub outcome: JobOutcome,
     pub variants: Vec<VariantSummary>,
 }
@@ -173,15 +173,15 @@ pub struct VariantsResult {
 pub struct VariantSummary {
     pub variant: Arc<str>,
     pub outcome: JobOutcome,
-    /// `None` where nothing was left to render.
+    /// `None` if nothing was left to render.
     pub job: Option<JobId>,
     #[serde(serialize_with = "paths::shown_if_any")]
     pub out: Option<PathBuf>,
-    /// Frames that came, and those that were there before.
+    /// Frames that were fetched, and those that were there before.
     pub frames: u32,
     /// Tasks that failed.
     pub failed: usize,
-    /// The reason why its end is not known, or its frames did not come.
+    /// The reason why its end is not known, or why its frames were not fetched.
     pub error: Option<String>,
 }
 
@@ -194,13 +194,13 @@ pub struct MissingFile {
     pub file: String,
 }
 
-/// The reason why a job renders on another device than was asked for.
+/// The reason why a job does not render on the requested device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum DeviceReason {
-    /// Frames that are there were made by it.
+    /// The device made the frames that are there.
     MadeEarlierFrames {
-        /// What the scene, or the user, says.
+        /// The requested device.
         asked: DeviceClass,
     },
     /// The scene is set to GPU: the first worker with one decides on the backend.
@@ -208,7 +208,7 @@ pub enum DeviceReason {
     /// The device is the best backend of this machine.
     BestHere {
         cards: Vec<String>,
-        /// The scene asks for a GPU, not the user.
+        /// The scene requests a GPU, and not the user.
         is_set_by_scene: bool,
     },
     /// The scene is set to GPU, and Blender finds none on this machine.
@@ -235,7 +235,7 @@ pub enum JobDifference {
     Save,
 }
 
-/// A scene as it is about to render: what was asked for goes over what the file says.
+/// The scene that is about to render, with the overrides of the user.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RenderInputs {
     /// The name of the .blend, without its ending.
@@ -262,17 +262,17 @@ pub struct RenderPlan {
     #[serde(serialize_with = "paths::shown")]
     pub out: PathBuf,
     pub existing: Existing,
-    /// `None` where every frame is there.
+    /// `None` if every frame is there.
     pub frames: Option<FrameSet>,
-    /// Frames that this scene and these settings already made.
+    /// Frames that were made from this scene with these settings.
     pub kept: u32,
-    /// Frames left out because files of their names are there.
+    /// Frames that are skipped because their files are there.
     pub skipped: u32,
-    /// Frames to render in whose place those of an earlier save, or of other settings, lie.
+    /// Frames to render that replace those of an earlier save or of other settings.
     pub replaced: u32,
-    /// Frames of an earlier save that were not asked for, and stay.
+    /// Frames of an earlier save that are not among these; they stay.
     pub older: u32,
-    /// Files of skipped frames that Kiln did not write, and that are empty or cut off: how many, and the first of them.
+    /// The number of skipped files that Kiln did not write and that are empty or cut off; and the first of them.
     pub broken: usize,
     pub first_broken: Vec<RelPath>,
 }
@@ -283,17 +283,17 @@ pub struct RenderPlan {
 pub enum OtherFrames {
     /// There are none.
     None,
-    /// The running job, to which they are added.
+    /// The running job: they are added to it.
     Added,
     /// A job of their own.
     Submitted,
 }
 
-/// A job that the server has, and what was there before it.
+/// A job that the server has, and the counts of frames that were there before.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SubmissionReceipt {
     pub job: JobView,
-    /// The job was made for this submission; otherwise one that renders the same goes on.
+    /// The job is new; otherwise one that renders the same continues.
     pub new: bool,
     pub kept: u32,
     pub replaced: u32,
@@ -304,7 +304,7 @@ pub struct SubmissionReceipt {
 /// The progress of a job.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct JobProgress {
-    /// `None` before its first view has come.
+    /// `None` before the first view of the job.
     pub state: Option<JobState>,
     /// Frames.
     pub done: u32,
@@ -313,11 +313,11 @@ pub struct JobProgress {
     pub workers_busy: u32,
     pub seconds_left: Option<f64>,
     pub mean_frame_s: Option<f64>,
-    /// The reason for which nothing of it runs; of a paused job only where it is held after its first frames.
+    /// The reason why nothing of it runs. A paused job has one only if it is held after its first frames.
     pub waits_for: Option<WaitReason>,
-    /// Simulations that are baked before the first frame; until they are.
+    /// The bake before the first frame, until it is done.
     pub baking: Option<Baking>,
-    /// The frames in work, where the caller wants to know.
+    /// The frames that render, if the caller wants to know.
     pub running: Option<RunningFrames>,
 }
 
@@ -331,9 +331,9 @@ pub struct Baking {
 /// The frames that render now.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunningFrames {
-    /// The parts of them that are done, together: 1 is a whole frame.
+    /// The sum of their progress: 1 is a whole frame.
     pub fractions: f64,
-    /// The one that began first.
+    /// The first one that began.
     pub first: Option<RunningFrame>,
 }
 
@@ -345,13 +345,13 @@ pub struct RunningFrame {
     pub is_estimated: bool,
 }
 
-/// The end of a submission, as an exit code tells it.
+/// The outcome of a submission, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobOutcome {
-    /// Every frame that was asked for is in its place.
+    /// All frames are in their places.
     Done,
-    /// The job goes on without this caller.
+    /// The job continues without this caller.
     Detached,
     /// The first frames are in their places, and the others were not rendered.
     Held,
@@ -360,7 +360,7 @@ pub enum JobOutcome {
 }
 
 impl JobOutcome {
-    /// As it is written on the wire and shown.
+    /// Returns the word on the wire and in messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -372,13 +372,13 @@ impl JobOutcome {
     }
 }
 
-/// The end of a stay with a job.
+/// The reason why a job is no longer followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FollowEnd {
     /// The job has ended.
     Ended,
-    /// The job goes on without this caller.
+    /// The job continues without this caller.
     Detached,
     /// The job, which lives inside this caller, was stopped.
     Stopped,
@@ -391,11 +391,11 @@ pub enum FollowEnd {
 pub struct SubmissionResult {
     pub outcome: JobOutcome,
     pub end: FollowEnd,
-    /// `None` where nothing was left to render.
+    /// `None` if nothing was left to render.
     pub job: Option<JobView>,
     #[serde(serialize_with = "paths::shown_if_any")]
     pub out: Option<PathBuf>,
-    /// Frames whose files came here, or were here when they were to come.
+    /// Frames whose files were fetched, or were found here.
     pub landed: u32,
     /// Frames that were there before the job.
     pub kept: u32,
@@ -404,10 +404,10 @@ pub struct SubmissionResult {
     pub older: u32,
     /// Files that were not replaced.
     pub left: Vec<RelPath>,
-    /// The reason why frames did not come here.
+    /// The reason why frames were not fetched.
     pub fetch_error: Option<String>,
     pub failed: Vec<TaskView>,
-    /// Blender's last lines of what stopped the job, or else of its first frame that failed.
+    /// Blender's last lines of the failure that stopped the job, or else of the first frame that failed.
     pub log_tail: Vec<String>,
     pub report: Option<JobReport>,
     pub suspicious: SuspiciousFrames,
@@ -421,15 +421,15 @@ pub struct FetchTotals {
     pub state: JobState,
     #[serde(serialize_with = "paths::shown")]
     pub out: PathBuf,
-    /// Frames that came.
+    /// Frames that were fetched.
     pub fetched: u32,
     /// Frames that were there.
     pub there: u32,
-    /// Those among the fetched ones that took the place of earlier ones.
+    /// Fetched frames that replaced earlier ones.
     pub replaced: u32,
     /// Files that were not replaced.
     pub left: Vec<RelPath>,
-    /// Frames that the server does not have any more.
+    /// Frames that the server no longer has.
     pub gone: Vec<i32>,
     pub suspicious: SuspiciousFrames,
 }

@@ -1,4 +1,4 @@
-//! Fetches what a job has made so far, without staying with it.
+//! Fetches the frames that a job has made so far, without following it.
 
 use kiln_types::SuspiciousFrames;
 
@@ -6,10 +6,7 @@ use super::{error::SubmissionError, event::FetchTotals, follow::frame_fetched, s
 use crate::FetchResult;
 
 impl SubmittedJob {
-    /// Fetches everything that the job has made so far; `None` where its frames have no folder.
-    ///
-    /// # Errors
-    /// The server cannot be reached, or the folder cannot be written.
+    /// Fetches the frames that the job has made so far; `None` if they have no folder.
     pub async fn fetch(self) -> Result<Option<FetchTotals>, SubmissionError> {
         let Some(target) = self.target else { return Ok(None) };
         let mut totals = FetchTotals {

@@ -1,4 +1,4 @@
-//! The end of a stay with a job: its report, what failed, and the outcome.
+//! The result of a job that was followed: its report, its failures and its outcome.
 
 use std::{
     path::PathBuf,
@@ -15,24 +15,24 @@ use super::{
 };
 use crate::{AttemptFilter, Backoff, Client, ClientError, ToRender};
 
-/// The time for which a server that is away is waited for once the job has ended.
+/// The longest wait for a server that is away when the job has ended.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// The longest wait between two questions to it.
+/// The longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(13);
 
-/// A job that was followed, to its end or until the caller stopped that.
-pub struct Followed {
+/// A job that was followed until its end, or until the caller stopped that.
+pub struct FollowedJob {
     pub(crate) end: FollowEnd,
     pub(crate) job: JobView,
-    /// Frames whose files came here or were here.
+    /// Frames whose files were fetched, or were found here.
     pub(crate) landed: u32,
-    /// Those among them that took the place of frames of an earlier save or of other settings.
+    /// Frames among them that replaced those of an earlier save or of other settings.
     pub(crate) replaced: u32,
     /// Files that were not replaced, each with its frame.
     pub(crate) left: Vec<(i32, RelPath)>,
-    /// Something of the job is left at the farm that was not asked for here.
+    /// Frames that were not asked for here are left on the farm.
     pub(crate) leaves_others: bool,
-    /// The reason why frames did not come here.
+    /// The reason why frames were not fetched.
     pub(crate) fetch_error: Option<SubmissionError>,
     pub(crate) out: Option<PathBuf>,
     pub(crate) before: Option<ToRender>,
@@ -41,7 +41,7 @@ pub struct Followed {
     pub(crate) events: EventSender,
 }
 
-impl Followed {
+impl FollowedJob {
     pub fn end(&self) -> FollowEnd {
         self.end
     }
@@ -57,10 +57,7 @@ impl Followed {
         }
     }
 
-    /// Collects the report and the failures of the job, if it has ended.
-    ///
-    /// # Errors
-    /// The server refuses, or does not come back to tell what failed.
+    /// Reads the report and the failures of the job, if it has ended.
     pub async fn finish(self) -> Result<SubmissionResult, SubmissionError> {
         let outcome = self.outcome();
         let (report, failed) = if self.end == FollowEnd::Ended {
@@ -94,8 +91,8 @@ impl Followed {
         })
     }
 
-    /// The report of a job that has ended. A server that is away just then is waited for; if it stays away, the frames are
-    /// here all the same, and nothing is told of who made them.
+    /// Reads the report of a job that has ended. If the server stays away, there is none, because the frames are here all the
+    /// same.
     async fn report(&self) -> Result<Option<JobReport>, SubmissionError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_WAIT);
         let begun = Instant::now();
@@ -114,7 +111,7 @@ impl Followed {
         }
     }
 
-    /// Blender's last lines of what stopped the job, or else of its first frame that failed.
+    /// Returns Blender's last lines of the failure that stopped the job, or else of the first frame that failed.
     async fn log_tail(&self, failed: &[TaskView]) -> Result<Vec<String>, SubmissionError> {
         if let Some(reason) = &self.job.reason {
             return Ok(reason.log_tail.clone());
@@ -128,9 +125,6 @@ impl Followed {
 }
 
 /// Returns every failed task of a job.
-///
-/// # Errors
-/// The server cannot be reached.
 pub async fn failed_tasks(client: &Client, job: &JobView) -> Result<Vec<TaskView>, ClientError> {
     let mut all = Vec::new();
     for step in job.steps.iter().filter(|step| step.tasks.failed > 0) {
@@ -152,8 +146,8 @@ mod tests {
     use super::*;
     use crate::submission::samples::job;
 
-    fn followed(end: FollowEnd, state: &str) -> Followed {
-        Followed {
+    fn followed(end: FollowEnd, state: &str) -> FollowedJob {
+        FollowedJob {
             end,
             job: job(7, state),
             landed: 0,
@@ -182,7 +176,7 @@ mod tests {
         left.left.push((3, RelPath::new("frames/shot_0003.png").unwrap()));
         assert_eq!(left.outcome(), JobOutcome::Failed);
         let error = SubmissionError::FrameGone { job: left.job.id, frame: 3 };
-        let gone = Followed { fetch_error: Some(error), ..followed(Ended, "completed") };
+        let gone = FollowedJob { fetch_error: Some(error), ..followed(Ended, "completed") };
         assert_eq!(gone.outcome(), JobOutcome::Failed);
     }
 }

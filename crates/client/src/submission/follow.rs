@@ -1,4 +1,4 @@
-//! Stays with a job until it ends, or until the caller stops that: reports how far it is, fetches its frames.
+//! Follows a job until it ends, or until the caller stops that: reports its progress, and fetches its frames.
 
 use std::time::{Duration, Instant};
 
@@ -11,25 +11,25 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    bring::{FetchNews, FetchRequest, backoff, bring},
+    bring::{FetchNews, FetchRequest, backoff, fetch_frames},
     channel::EventSender,
     error::SubmissionError,
     event::{Baking, FollowEnd, JobOutcome, JobProgress, RunningFrame, RunningFrames, SubmissionEvent},
-    finish::Followed,
+    finish::FollowedJob,
     submit::SubmittedJob,
 };
 use crate::{Client, EventStream, FetchResult, FetchedFrame};
 
-/// The time between two looks at the running frames.
+/// The time between two readings of the running frames.
 const LIVE_TICK: Duration = Duration::from_millis(250);
-/// Running frames for which another [`LIVE_TICK`] is waited: of a thousand nobody sees a single one.
+/// The number of running frames that adds a [`LIVE_TICK`] to the wait: of a thousand, nobody sees a single one.
 const RUNNING_A_TICK: u32 = 100;
-/// The longest time between two looks at the running frames.
+/// The longest time between two readings of the running frames.
 const SLOWEST_TICK: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_secs(1);
-/// The age at which a view is read again, if no event tells of a change.
+/// The age at which a view is read again, if no event reports a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// The time that a worker may take to say what its Blenders can do.
+/// The time that a worker may take to report the devices of its Blenders.
 const STUCK: Duration = Duration::from_secs(5);
 
 /// The owner of a job, which decides what a stop means.
@@ -41,7 +41,7 @@ pub enum JobHome {
     Farm,
 }
 
-/// Ends a stay with a job. The job itself is not cancelled.
+/// Stops following a job, without cancelling it.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(CancellationToken);
 
@@ -55,11 +55,11 @@ impl Stop {
     }
 }
 
-/// The options of a stay with a job.
+/// The options for following a job.
 #[derive(Debug, Clone)]
 pub struct FollowOptions {
     pub home: JobHome,
-    /// The running frames are looked at several times a second.
+    /// Reads the running frames several times a second.
     pub watches_frames: bool,
     /// Ends the stay with a job inside the caller when it is held: nobody else can resume it.
     pub stops_when_held: bool,
@@ -74,44 +74,42 @@ struct Follower<'a> {
     stops_when_held: bool,
     job: JobView,
     progress: JobProgress,
-    /// As it was told last.
+    /// The progress that was reported last.
     told: JobProgress,
     request: watch::Sender<FetchRequest>,
     fetches: bool,
-    /// Everything is fetched that there is to fetch.
+    /// Nothing is left to fetch.
     is_fetched: bool,
     landed: u32,
     replaced: u32,
     left: Vec<(i32, RelPath)>,
     fetch_error: Option<SubmissionError>,
-    /// Notices of the job that were told.
+    /// The number of notices that were reported.
     notices: usize,
     /// The job's view is older than its last event.
     is_stale: bool,
-    /// When the view was read.
+    /// The time at which the view was read.
     looked: Instant,
-    /// When it is to be asked again how far the frames in work are.
+    /// The time of the next reading of the running frames.
     look_inside: Instant,
     is_away: bool,
-    /// Since when nothing here can do what is left.
+    /// The time since which nothing here can render the rest.
     stuck: Option<Instant>,
-    /// The device of the job, as last seen.
+    /// The last device of the job.
     device: DeviceClass,
 }
 
 impl SubmittedJob {
-    /// Follows the job to its end, and fetches its frames where they have a folder.
-    ///
-    /// # Errors
-    /// The server refuses. A server that is only away is waited for.
-    pub async fn follow(self, options: &FollowOptions) -> Result<Followed, SubmissionError> {
+    /// Follows the job until it ends, and fetches its frames if they have a folder. Waits for a server that is away.
+    pub async fn follow(self, options: &FollowOptions) -> Result<FollowedJob, SubmissionError> {
         let Self { client, job, target, before, notices, marker, events } = self;
         let (request, requests) = watch::channel(FetchRequest::default());
         let (news_sender, mut news) = mpsc::unbounded_channel();
         let (fetches, out) = (target.is_some(), target.as_ref().map(|target| target.path()));
         let fetcher = target.map(|target| target.fetcher(&client, &job));
-        let fetching = fetcher
-            .map(|fetcher| AbortOnDropHandle::new(tokio::spawn(bring(fetcher, requests, news_sender))));
+        let fetching = fetcher.map(|fetcher| {
+            AbortOnDropHandle::new(tokio::spawn(fetch_frames(fetcher, requests, news_sender)))
+        });
         let mut follower = Follower {
             client: &client,
             events: &events,
@@ -139,7 +137,7 @@ impl SubmittedJob {
         let end = follower.begin(&options.stop, &mut news).await;
         drop(fetching);
         let Follower { job, landed, replaced, left, fetch_error, .. } = follower;
-        let followed = Followed {
+        let followed = FollowedJob {
             end: end?,
             job,
             landed,
@@ -173,7 +171,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Opens the stream of events, for which it waits as for all else, and stays.
+    /// Opens the stream of events, and follows the job.
     async fn begin(
         &mut self,
         stop: &Stop,
@@ -183,7 +181,7 @@ impl Follower<'_> {
         let mut events = loop {
             match self.client.events(None, Some(self.job.id)).await {
                 Ok(events) => break events,
-                Err(error) if error.is_transient() => self.lost(&error.to_string()),
+                Err(error) if error.is_transient() => self.server_lost(&error.to_string()),
                 Err(error) => return Err(error.into()),
             }
             tokio::select! {
@@ -191,12 +189,12 @@ impl Follower<'_> {
                 () = stop.stopped() => return Ok(self.stopped()),
             }
         };
-        // Whatever happened before the stream was open is in this view.
+        // Earlier changes are in this view.
         self.refresh().await?;
-        self.stay(stop, &mut events, news).await
+        self.run(stop, &mut events, news).await
     }
 
-    async fn stay(
+    async fn run(
         &mut self,
         stop: &Stop,
         events: &mut EventStream,
@@ -217,11 +215,11 @@ impl Follower<'_> {
             tokio::select! {
                 event = events.next() => match event {
                     Ok(event) => {
-                        self.back();
+                        self.server_back();
                         self.on_event(event).await?;
                     }
                     Err(error) if error.is_transient() => {
-                        self.lost(&error.to_string());
+                        self.server_lost(&error.to_string());
                         self.is_stale = true;
                     }
                     Err(error) => return Err(error.into()),
@@ -256,19 +254,19 @@ impl Follower<'_> {
         Err(SubmissionError::NothingHere(waits.clone()))
     }
 
-    /// Reads the job again. A server that is away is no error.
+    /// Reads the job again, unless the server is away.
     async fn refresh(&mut self) -> Result<(), SubmissionError> {
         match self.client.job(self.job.id).await {
             Ok(job) => {
-                self.back();
+                self.server_back();
                 self.job = job;
                 self.is_stale = false;
                 self.looked = Instant::now();
-                self.see();
+                self.apply_view();
                 Ok(())
             }
             Err(error) if error.is_transient() => {
-                self.lost(&error.to_string());
+                self.server_lost(&error.to_string());
                 self.is_stale = true;
                 Ok(())
             }
@@ -276,8 +274,8 @@ impl Follower<'_> {
         }
     }
 
-    /// Takes over what the job's view says.
-    fn see(&mut self) {
+    /// Takes over the view of the job.
+    fn apply_view(&mut self) {
         let was_baking = self.progress.baking.is_some();
         self.progress = JobProgress { running: self.progress.running.take(), ..progress_of(&self.job) };
         let bake = self.job.bake().filter(|step| step.tasks.failed == 0);
@@ -354,7 +352,7 @@ impl Follower<'_> {
     fn on_news(&mut self, news: FetchNews) {
         match news {
             FetchNews::Landed(landed) => {
-                self.back();
+                self.server_back();
                 match landed.result {
                     FetchResult::Written | FetchResult::Replaced | FetchResult::AlreadyThere => {
                         self.landed += 1;
@@ -370,10 +368,10 @@ impl Follower<'_> {
                 }
                 self.events.tell(frame_fetched(landed));
             }
-            FetchNews::Again(reason) => self.lost(&reason),
+            FetchNews::Again(reason) => self.server_lost(&reason),
             FetchNews::Failed(error) => {
                 self.fetch_error = Some(error.into());
-                // Nothing more comes; the job itself is followed on.
+                // Nothing else is fetched; the job is followed on.
                 self.is_fetched = true;
             }
             FetchNews::Done => self.is_fetched = true,
@@ -381,8 +379,7 @@ impl Follower<'_> {
     }
 
     async fn on_tick(&mut self) -> Result<(), SubmissionError> {
-        // What happened while the stream was broken off may come as no event.
-        // Nothing tells how far a bake is, nor that what it waits for is another thing by now.
+        // Events may be missing, and none reports the progress of a bake, or another reason to wait.
         let due = if self.progress.done == 0 { TICK } else { LOOK_AGAIN };
         if self.is_stale || self.looked.elapsed() >= due {
             self.refresh().await?;
@@ -395,7 +392,7 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Reads the progress of the running frames. The answer is as short for a thousand workers as for one.
+    /// Reads the progress of the running frames, in an answer that does not grow with the workers.
     async fn look_inside(&mut self) {
         let Ok(running) = self.client.running(self.job.id, 1).await else { return };
         let first = running.running.first().map(|first| &first.task);
@@ -408,14 +405,14 @@ impl Follower<'_> {
         self.look_inside = Instant::now() + pause.min(SLOWEST_TICK);
     }
 
-    fn lost(&mut self, reason: &str) {
+    fn server_lost(&mut self, reason: &str) {
         if !self.is_away {
             self.is_away = true;
             self.events.tell(SubmissionEvent::ServerLost { reason: reason.to_owned() });
         }
     }
 
-    fn back(&mut self) {
+    fn server_back(&mut self) {
         if self.is_away {
             self.is_away = false;
             self.events.tell(SubmissionEvent::ServerBack);
@@ -423,13 +420,13 @@ impl Follower<'_> {
     }
 }
 
-/// The event of a frame whose files were dealt with.
+/// Returns the event of a frame that was fetched.
 pub(crate) fn frame_fetched(landed: FetchedFrame) -> SubmissionEvent {
     let FetchedFrame { frame, files, bytes, suspicious, result, left } = landed;
     SubmissionEvent::FrameFetched { frame, files, bytes, result, left, suspicious }
 }
 
-/// The progress of the job, by its view.
+/// Returns the progress in a view of a job.
 fn progress_of(job: &JobView) -> JobProgress {
     JobProgress {
         state: Some(job.state),
@@ -447,8 +444,8 @@ fn progress_of(job: &JobView) -> JobProgress {
     }
 }
 
-impl Followed {
-    /// A job that was joined may make frames that were not asked for: what is in their way is no failure.
+impl FollowedJob {
+    /// Ignores files in the way of frames that were not asked for: a job that was joined may have some.
     fn only(mut self, asked: Option<&FrameSet>) -> Self {
         if let Some(asked) = asked {
             let all = self.left.len();

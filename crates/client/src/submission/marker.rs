@@ -1,4 +1,4 @@
-//! Notes of the jobs that this machine made: the folders that their frames go to.
+//! The jobs that this machine submitted, with the folders that their frames go to.
 
 use std::{
     fs, io,
@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::Existing;
 
-/// One small file a job, in `jobs` below the data folder.
+/// A job that this machine submitted: a file in `jobs` below the data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     pub server: String,
     pub job: JobId,
-    /// Tells jobs of two farms apart that have stood at one address.
+    /// The time of the job, which differs if another farm has the address now.
     pub created_ms: i64,
     #[serde(with = "kiln_types::paths::exact")]
     pub out: PathBuf,
-    /// The .blend's name without its ending: whose manifest the frames are noted in.
+    /// The .blend's name without its ending, which is the name of the manifest.
     pub blend: String,
     pub existing: Existing,
 }
@@ -34,14 +34,14 @@ impl Marker {
         write_atomically(&path, &serde_json::to_vec(self)?, Access::Usual, Durability::Durable)
     }
 
-    /// The marker of this very job, where there is one that can be read.
+    /// Reads the marker of a job, if there is one.
     pub fn load(data: &Path, server: &str, job: &JobView) -> Option<Self> {
         let bytes = fs::read(place(data, server, job.id)).ok()?;
         let marker: Self = serde_json::from_slice(&bytes).ok()?;
         (marker.created_ms == job.created_ms).then_some(marker)
     }
 
-    /// Those of jobs at this server whose frames of this .blend go into this folder, named by its real path. The earliest job
+    /// Returns the markers of jobs of this server and .blend whose frames go to this folder, by its real path. The earliest job
     /// comes first.
     pub fn of_output(data: &Path, server: &str, out: &Path, blend: &str) -> Vec<Self> {
         let Ok(entries) = fs::read_dir(data.join("jobs")) else { return Vec::new() };
@@ -57,7 +57,7 @@ impl Marker {
         found
     }
 
-    /// Nothing of the job is left to fetch.
+    /// Removes the marker, when nothing of the job is left to fetch.
     pub fn forget(&self, data: &Path) {
         let _ = fs::remove_file(place(data, &self.server, self.job));
     }

@@ -1,12 +1,12 @@
-//! A .blend on its way to frames on the disk: read, plan, submit, follow, fetch (decision 025).
+//! Submissions, from a .blend to frames on the disk: read, plan, submit, follow, fetch (decision 025).
 //!
 //! Each stage is a type, made by the one before it:
 //!
 //! ```text
-//! Submission ── read ── ReadSubmission ── plan ── PlannedSubmission ── submit ── SubmittedJob ── follow ── Followed ── finish
+//! Submission ── read ── ReadSubmission ── plan ── PlannedSubmission ── submit ── SubmittedJob ── follow ── FollowedJob ── finish
 //! ```
 //!
-//! A stage reports to an [`EventSender`] as it goes on. Nothing here prints, reads a terminal, or ends the program.
+//! A stage reports to an [`EventSender`]. Nothing here prints, reads a terminal, or ends the program.
 
 mod bring;
 mod channel;
@@ -43,7 +43,7 @@ pub use self::{
         OtherFrames, OtherJob, RenderInputs, RenderPlan, RunningFrame, RunningFrames, SubmissionEvent,
         SubmissionReceipt, SubmissionResult, VariantEvent, VariantJob, VariantSummary, VariantsResult,
     },
-    finish::{Followed, failed_tasks},
+    finish::{FollowedJob, failed_tasks},
     follow::{FollowOptions, JobHome, Stop},
     marker::Marker,
     plan::{PlannedSubmission, ReadSubmission},
@@ -58,17 +58,17 @@ use crate::{Existing, PrepareError, Prepared, Request};
 #[derive(Debug, Clone)]
 pub struct SubmissionOptions {
     pub choices: VariantChoices,
-    /// Of every variant; what `choices` names goes over its settings.
+    /// The request of every variant, whose settings `choices` overrides.
     pub request: Request,
-    /// A folder, or a pattern with tokens such as `{scene}`; the folder of the .blend where `None`. Without tokens each of several
-    /// variants has a folder in it.
+    /// A folder, or a pattern with tokens such as `{scene}`; the folder of the .blend if `None`. Without tokens, each of several
+    /// variants gets a folder in it.
     pub out: Option<PathBuf>,
     pub existing: Existing,
     pub job: JobOptions,
-    /// A job that renders the same scene into the same folder already is joined, and frames that it lacks are added to it.
-    /// Otherwise they are a job of their own.
+    /// A job that renders the same scene into the same folder gets the frames that it lacks. Otherwise they become a job of
+    /// their own.
     pub joins_running_job: bool,
-    /// The folder in which this machine notes its jobs, to go on with them later. `None` where a job ends with the caller.
+    /// The folder in which this machine saves its jobs, to continue them later. `None` if a job ends with the caller.
     pub data: Option<PathBuf>,
 }
 
@@ -79,7 +79,7 @@ pub struct JobOptions {
     pub project: Option<Project>,
     pub order: Order,
     pub held: bool,
-    /// The job is paused after this number of frames of its order, until somebody resumes it.
+    /// The job is paused after this number of frames of its order, until a person resumes it.
     pub hold_after: Option<NonZeroU32>,
     pub refuse_black: bool,
     pub frame_time_limit_s: Option<u32>,
@@ -88,7 +88,7 @@ pub struct JobOptions {
     pub requirements: JobRequirements,
 }
 
-/// A submission whose files were not read yet.
+/// A submission whose files are not read.
 #[derive(Debug)]
 pub struct Submission {
     options: SubmissionOptions,
@@ -100,10 +100,7 @@ impl Submission {
         Self { options, events }
     }
 
-    /// Reads each .blend once, with the files that its variants need, and hashes them, off the async threads.
-    ///
-    /// # Errors
-    /// A .blend cannot be rendered as it is asked for, or files that it needs are missing.
+    /// Reads and hashes each .blend once, with the files that its variants need, off the async threads.
     pub async fn read(self) -> Result<ReadSubmission, SubmissionError> {
         let Self { options, events } = self;
         let mut all = options.choices.variants()?;
@@ -143,7 +140,7 @@ async fn read_file(
         events.tell(SubmissionEvent::Missing { files: files.iter().map(named).collect() });
     }
     let prepared = read?;
-    // The files are those of all of them.
+    // The variants have the same files, and so the same notices.
     for notice in prepared.iter().take(1).flat_map(|one| &one.notices) {
         events.tell(SubmissionEvent::Notice { text: notice.clone() });
     }

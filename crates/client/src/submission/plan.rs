@@ -10,7 +10,7 @@ use kiln_types::{BlenderSeries, DeviceClass, FrameSet, GpuUse, Resolution};
 use super::{
     SubmissionOptions,
     channel::{EventSender, QuestionTopic},
-    device::{RenderPlace, candidates, earlier_devices, settle},
+    device::{RenderPlace, candidates, choose_device, earlier_devices},
     earlier::{EarlierJobs, RunningJob},
     error::SubmissionError,
     event::{FollowEnd, JobOutcome, RenderInputs, RenderPlan, SubmissionEvent, SubmissionResult},
@@ -18,11 +18,11 @@ use super::{
     variants::VariantResult,
 };
 use crate::{
-    Existing, ExistingError, FrameIdentity, Manifest, Naming, OutFolder, Prepared, ToRender, recorded,
-    to_render,
+    Existing, ExistingError, FrameIdentity, Manifest, Naming, OutFolder, Prepared, ToRender,
+    find_frames_to_render, recorded_device,
 };
 
-const LOOKING: &str = "looking at the output folder";
+const COMPARING: &str = "comparing the output folder";
 
 /// A submission whose .blend files, and the files that these need, are read and hashed.
 pub struct ReadSubmission {
@@ -36,7 +36,7 @@ pub(crate) struct ReadVariant {
     pub prepared: Prepared,
 }
 
-/// A submission whose output folders were looked at: it is known what is left to render, and on which devices.
+/// A submission whose output folders were compared with its frames: the frames that are left and their devices are known.
 pub struct PlannedSubmission {
     pub(crate) options: SubmissionOptions,
     pub(crate) events: EventSender,
@@ -50,12 +50,12 @@ pub(crate) struct PlannedVariant {
     pub(crate) manifest: Manifest,
     pub(crate) existing: Existing,
     pub(crate) to_render: ToRender,
-    /// A job that renders this already.
+    /// A job that renders the same already.
     pub(crate) running: Option<RunningJob>,
 }
 
 impl ReadSubmission {
-    /// Returns each .blend, with the series of Blender that is to render it.
+    /// Returns each .blend with the series of Blender that renders it.
     pub fn blenders(&self) -> Vec<(PathBuf, BlenderSeries)> {
         let files = self.options.choices.files.iter().enumerate();
         let of = |(at, file): (usize, &PathBuf)| {
@@ -65,7 +65,7 @@ impl ReadSubmission {
         files.filter_map(of).collect()
     }
 
-    /// Lets another series render the file than the one that wrote it.
+    /// Chooses the series of Blender that renders a file.
     pub fn render_with(&mut self, file: &Path, blender: BlenderSeries) {
         let files = &self.options.choices.files;
         for one in self.variants.iter_mut().filter(|one| files[one.variant.file] == file) {
@@ -73,12 +73,12 @@ impl ReadSubmission {
         }
     }
 
-    /// Looks at the output folders, and settles on which devices the jobs render. Fetches what earlier jobs of the very same
-    /// frames still hold.
+    /// Compares the output folders with the frames, and chooses the devices of the jobs. Fetches frames of earlier jobs that
+    /// render the same.
     ///
     /// # Errors
-    /// Two variants would write the same file, a folder cannot be written, files are in the way, or this machine lacks
-    /// the device.
+    /// If two variants would write the same file, a folder cannot be written, files are in the way, or this machine lacks the
+    /// device.
     pub async fn plan(self, place: &RenderPlace<'_>) -> Result<PlannedSubmission, SubmissionError> {
         let Self { options, events, variants } = self;
         let folder_of = |one: &ReadVariant| one.variant.folder(options.out.as_deref(), &one.prepared);
@@ -101,7 +101,7 @@ impl ReadSubmission {
     }
 }
 
-/// Opens each folder once, ready to be written.
+/// Opens each folder once, for writing.
 async fn open_all(folders: Vec<PathBuf>) -> Result<Vec<Arc<OutFolder>>, SubmissionError> {
     let mut open: Vec<Arc<OutFolder>> = Vec::new();
     for out in folders {
@@ -155,10 +155,10 @@ impl VariantPlan<'_> {
         let earlier = earlier_devices(prepared.session.device);
         let (frames, there) = (prepared.frames.clone(), Arc::clone(&folder));
         let look = tokio::task::spawn_blocking(move || {
-            (recorded(&there, &manifest, &identities, earlier, &frames), manifest)
+            (recorded_device(&there, &manifest, &identities, earlier, &frames), manifest)
         });
-        let (recorded, manifest) = look.await.map_err(SubmissionError::broken_off(LOOKING))?;
-        let chosen = settle(choice, recorded, &mut prepared, place).await?;
+        let (recorded, manifest) = look.await.map_err(SubmissionError::broken_off(COMPARING))?;
+        let chosen = choose_device(choice, recorded, &mut prepared, place).await?;
         let (device, requirements) = (prepared.session.device, &options.job.requirements);
         if device == DeviceClass::Cpu
             && (requirements.gpus != GpuUse::default() || requirements.gpu_memory.is_some())
@@ -168,19 +168,20 @@ impl VariantPlan<'_> {
         if let Some(event) = chosen {
             events.tell(event);
         }
-        let look = Look {
+        let comparison = FolderComparison {
             folder: &folder,
             identity: prepared.identity(device, folder.real_path()),
             refuse_black: options.job.refuse_black,
             frames: prepared.frames.clone(),
             naming: prepared.naming()?,
         };
-        let (mut manifest, existing, to_render) = look.settle(manifest, existing, &events, &prepared).await?;
+        let (mut manifest, existing, to_render) =
+            comparison.resolve(manifest, existing, &events, &prepared).await?;
         if let Some(frames) = &to_render.frames {
             place.check(prepared.session.blender, device).await?;
             if running.as_ref().is_some_and(|running| running.makes_any_of(frames)) {
-                // Its frames are wanted by this save, too.
-                manifest = look.see(manifest).await?;
+                // This save has its frames, too.
+                manifest = comparison.see(manifest).await?;
             }
         }
         events.tell(SubmissionEvent::Inputs(Box::new(inputs(&prepared))));
@@ -191,18 +192,18 @@ impl VariantPlan<'_> {
 }
 
 impl PlannedSubmission {
-    /// Returns the frames that are left to render, for each variant; `None` where every one is there.
+    /// Returns the frames that are left to render of each variant, if there are any.
     pub fn left(&self) -> impl Iterator<Item = Option<&FrameSet>> {
         self.variants.iter().map(|one| one.to_render.frames.as_ref())
     }
 
-    /// Returns the series of Blender that is to render first; `None` where nothing is left to render.
+    /// Returns the first series of Blender that renders; `None` if nothing is left to render.
     pub fn blender(&self) -> Option<BlenderSeries> {
         let first = self.variants.iter().find(|one| one.to_render.frames.is_some());
         first.map(|one| one.prepared.session.blender)
     }
 
-    /// The results of a submission that found nothing left to render.
+    /// Returns the results of a submission that found nothing to render.
     pub fn nothing_left(self) -> Vec<VariantResult> {
         self.variants.into_iter().map(PlannedVariant::nothing_left).collect()
     }
@@ -224,7 +225,7 @@ impl PlannedVariant {
         }
     }
 
-    /// The result where nothing is left to render.
+    /// Returns the result of a variant that found nothing to render.
     pub(crate) fn nothing_left(self) -> VariantResult {
         let ToRender { kept, skipped, replaced, older, suspicious, .. } = self.to_render;
         let result = SubmissionResult {
@@ -249,10 +250,7 @@ impl PlannedVariant {
     }
 }
 
-/// Opens the output folder, ready to be written.
-///
-/// # Errors
-/// It cannot be made or written.
+/// Opens an output folder for writing.
 pub async fn open_folder(out: PathBuf) -> Result<OutFolder, SubmissionError> {
     let named = out.clone();
     let opened = tokio::task::spawn_blocking(move || OutFolder::prepare(&out)).await;
@@ -264,7 +262,7 @@ pub async fn open_folder(out: PathBuf) -> Result<OutFolder, SubmissionError> {
     Err(SubmissionError::Folder { out: named, reason })
 }
 
-/// Reads what Kiln wrote into the folder earlier.
+/// Reads the manifest of a .blend in an output folder.
 pub(crate) fn load_manifest(folder: &OutFolder, blend: &str) -> Result<Manifest, SubmissionError> {
     Manifest::load(folder, blend).map_err(|source| {
         let path = folder.path().join(".kiln");
@@ -272,8 +270,8 @@ pub(crate) fn load_manifest(folder: &OutFolder, blend: &str) -> Result<Manifest,
     })
 }
 
-/// A question to the output folder.
-struct Look<'a> {
+/// The comparison of an output folder with the frames of a variant.
+struct FolderComparison<'a> {
     folder: &'a Arc<OutFolder>,
     identity: FrameIdentity,
     refuse_black: bool,
@@ -281,16 +279,16 @@ struct Look<'a> {
     naming: Naming,
 }
 
-impl Look<'_> {
-    /// Finds what is left to render. Where frames of other settings are in the way, asks whether they are replaced.
-    async fn settle(
+impl FolderComparison<'_> {
+    /// Finds the frames that are left to render. If frames of other settings are in the way, asks whether to replace them.
+    async fn resolve(
         &self,
         manifest: Manifest,
         existing: Existing,
         events: &EventSender,
         prepared: &Prepared,
     ) -> Result<(Manifest, Existing, ToRender), SubmissionError> {
-        let (manifest, found) = self.at(manifest, existing).await?;
+        let (manifest, found) = self.compare(manifest, existing).await?;
         let (found, changes) = match found {
             Ok(found) => return Ok((manifest, existing, found)),
             Err(ExistingError::OtherChoices { found, changes }) => (found, changes),
@@ -305,12 +303,12 @@ impl Look<'_> {
         if events.ask(topic).await != Some(true) {
             return Err(ExistingError::OtherChoices { found, changes }.into());
         }
-        let (manifest, found) = self.at(manifest, Existing::Replace).await?;
+        let (manifest, found) = self.compare(manifest, Existing::Replace).await?;
         Ok((manifest, Existing::Replace, found?))
     }
 
-    /// Looks off the async threads.
-    async fn at(
+    /// Compares off the async threads.
+    async fn compare(
         &self,
         mut manifest: Manifest,
         mode: Existing,
@@ -319,33 +317,34 @@ impl Look<'_> {
         let (identity, refuse_black) = (self.identity.clone(), self.refuse_black);
         let look = tokio::task::spawn_blocking(move || {
             let names = |frame| naming.frame(frame);
-            let found = to_render(&folder, &manifest, mode, &identity, refuse_black, &frames, names);
+            let found =
+                find_frames_to_render(&folder, &manifest, mode, &identity, refuse_black, &frames, names);
             if found.as_ref().is_ok_and(|found| found.kept > 0)
                 && let Err(error) = manifest.renew(&folder, &identity, &frames)
             {
-                // At worst they are rendered again one day.
-                tracing::debug!(%error, "what is there was not noted again");
+                // At worst the frames render again later.
+                tracing::debug!(%error, "manifest line not written");
             }
             (manifest, found)
         });
-        look.await.map_err(SubmissionError::broken_off(LOOKING))
+        look.await.map_err(SubmissionError::broken_off(COMPARING))
     }
 
-    /// Notes that the frames of a running job are asked for here.
+    /// Writes to the manifest that this save has the frames of a running job.
     async fn see(&self, mut manifest: Manifest) -> Result<Manifest, SubmissionError> {
         let (folder, identity) = (Arc::clone(self.folder), self.identity.clone());
         let see = tokio::task::spawn_blocking(move || {
             if let Err(error) = manifest.see(&folder, &identity, None) {
-                // At worst a job of an earlier save replaces them one day.
-                tracing::debug!(%error, "what is rendered was not noted again");
+                // At worst a job of an earlier save replaces them.
+                tracing::debug!(%error, "manifest line not written");
             }
             manifest
         });
-        see.await.map_err(SubmissionError::broken_off(LOOKING))
+        see.await.map_err(SubmissionError::broken_off(COMPARING))
     }
 }
 
-/// The scene that is about to render: the request goes over what the file says.
+/// Describes the scene that is about to render, with the overrides of the request.
 fn inputs(prepared: &Prepared) -> RenderInputs {
     let (scene, asked) = (&prepared.scene, &prepared.session.settings);
     let (width, height, percent) = match asked.resolution {
@@ -353,7 +352,7 @@ fn inputs(prepared: &Prepared) -> RenderInputs {
         Some(Resolution::Percent(percent)) => (scene.width, scene.height, u32::from(percent)),
         Some(Resolution::Pixels { width, height }) => (width, height, 100),
     };
-    // The file's number is that of its own engine.
+    // The number of samples in the file is that of its own engine.
     let own_samples = asked.engine.is_none().then_some(scene.samples).flatten();
     RenderInputs {
         blend: prepared.shown_name().into_owned(),

@@ -1,4 +1,4 @@
-//! From what is left to render to a job at the server.
+//! Submits the frames that are left to render.
 
 use std::{
     collections::HashSet,
@@ -23,14 +23,14 @@ use super::{
 };
 use crate::{Client, Existing, Fetcher, Manifest, OutFolder, Prepared, ToRender, UploadProgress};
 
-/// A job at the server, and the folder that its frames go to.
+/// A job on the server, and the folder that its frames go to.
 pub struct SubmittedJob {
     pub(crate) client: Client,
     pub(crate) job: JobView,
     pub(crate) target: Option<FetchTarget>,
-    /// The files that were there when the job was made.
+    /// The comparison of the output folder at the submission.
     pub(crate) before: Option<ToRender>,
-    /// Sentences on the scene's files.
+    /// Sentences about the scene's files.
     pub(crate) notices: Vec<String>,
     pub(crate) marker: Option<(PathBuf, Marker)>,
     pub(crate) events: EventSender,
@@ -41,15 +41,12 @@ pub struct FetchTarget {
     folder: Arc<OutFolder>,
     manifest: Manifest,
     existing: Existing,
-    /// The job was made on this machine.
+    /// The job was submitted from this machine.
     is_of_here: bool,
 }
 
 impl FetchTarget {
-    /// Opens the folder for the frames of a job of the .blend with this name (without its ending).
-    ///
-    /// # Errors
-    /// The folder cannot be written.
+    /// Opens the folder for the frames of a .blend with this name (without its ending).
     pub async fn open(
         out: PathBuf,
         blend: &str,
@@ -70,7 +67,7 @@ impl FetchTarget {
     }
 }
 
-/// A variant behind its submission.
+/// A variant after its submission.
 pub enum VariantRun {
     Job(Box<SubmittedJob>),
     /// Nothing was left to render.
@@ -99,11 +96,8 @@ enum OutgoingJob {
 }
 
 impl PlannedSubmission {
-    /// Sends the files and makes a job of the frames that are left of each variant, or goes on with one that renders the
-    /// same already. Notes on this machine where the frames go.
-    ///
-    /// # Errors
-    /// A file has changed meanwhile, or the server refuses. No job is left of those that this made.
+    /// Sends the files, and submits a job of the remaining frames of each variant or continues one that renders the same. Saves
+    /// on this machine where the frames go. After an error, no new job is left.
     pub async fn submit(self, client: &Client) -> Result<Vec<VariantRun>, SubmissionError> {
         let Self { options, events, variants } = self;
         let mut outgoing = Vec::new();
@@ -178,7 +172,7 @@ impl Outgoing {
 }
 
 impl PlannedVariant {
-    /// The job that renders these frames: one that goes on already, or a new one of the frames that it leaves.
+    /// Returns the job of these frames: one that renders them already, or a request for those that it does not render.
     async fn job(
         &self,
         client: &Client,
@@ -198,7 +192,7 @@ impl PlannedVariant {
             ..self.prepared.job(frames.clone(), options.order, options.frame_time_limit_s)
         };
         let joins = all.joins_running_job;
-        // With other scheduling options it is another job.
+        // A job with other scheduling options is another one.
         if let Some(running) = self.running.as_ref().filter(|one| joins || one.is_asked_as(&request)) {
             match running.take(&self.events, client, frames, joins).await? {
                 Remaining::Nothing(job) => return Ok(OutgoingJob::Taken(job)),
@@ -259,8 +253,8 @@ impl PlannedVariant {
 }
 
 impl SubmittedJob {
-    /// A job that was made earlier, or by somebody else. Its frames are fetched where there is a target. `marker` is what
-    /// this machine noted of it, with the folder of its notes.
+    /// Attaches to a job that exists. Its frames are fetched if there is a target. `marker` is that of this machine, with its
+    /// folder.
     pub fn attach(
         client: Client,
         job: JobView,
@@ -275,7 +269,7 @@ impl SubmittedJob {
         &self.job
     }
 
-    /// The name of its variant; `None` where the submission has one.
+    /// Returns the name of its variant, if the submission has several.
     pub fn variant(&self) -> Option<&Arc<str>> {
         self.events.variant()
     }
@@ -284,12 +278,12 @@ impl SubmittedJob {
         &self.client
     }
 
-    /// The folder that its frames come to; `None` where they do not come here.
+    /// Returns the folder that its frames are fetched to, if they are.
     pub fn out(&self) -> Option<PathBuf> {
         self.target.as_ref().map(FetchTarget::path)
     }
 
-    /// Leaves the job alone. The output folder stays, though nothing is in it yet: the frames are to land there later.
+    /// Leaves the job to the farm. The output folder stays even if it is empty, because the frames come later.
     pub fn leave(self) -> JobView {
         if let Some(target) = &self.target {
             target.folder.keep();

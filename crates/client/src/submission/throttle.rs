@@ -1,4 +1,4 @@
-//! Progress that is reported often enough to move a bar.
+//! Limits how often progress is reported.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 impl Throttle {
-    /// Returns whether the step is to be told: the first, the last, and those a while after the one before.
+    /// Returns whether to report a step: the first, the last, and those a while after the one before.
     pub fn is_due(&mut self, is_last: bool) -> bool {
-        let is_due = is_last || self.told.is_none_or(|told| told.elapsed() >= PAUSE);
+        let is_due = is_last || self.reported.is_none_or(|reported| reported.elapsed() >= PAUSE);
         if is_due {
-            self.told = Some(Instant::now());
+            self.reported = Some(Instant::now());
         }
         is_due
     }
@@ -26,13 +26,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_and_the_last_step_are_told_whenever_they_come() {
+    fn the_first_and_the_last_step_are_reported_whenever_they_come() {
         let mut throttle = Throttle::default();
         assert!(throttle.is_due(false));
         assert!(throttle.is_due(true));
-        throttle.told = Instant::now().checked_sub(PAUSE);
+        throttle.reported = Instant::now().checked_sub(PAUSE);
         assert!(throttle.is_due(false));
-        throttle.told = Some(Instant::now() + PAUSE);
+        throttle.reported = Some(Instant::now() + PAUSE);
         assert!(!throttle.is_due(false));
     }
 }

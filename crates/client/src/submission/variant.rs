@@ -42,8 +42,8 @@ pub enum VariantError {
     #[error("{} is no output folder: {reason}", .out.display())]
     Pattern { out: PathBuf, reason: String },
     #[error(
-        "the variants {first} and {second} would both write {}; leave --out without {{tokens}}, or use one that tells them \
-         apart, such as {{variant}}",
+        "the variants {first} and {second} would both write {}; remove the {{tokens}} from --out, or use one that \
+         differs, such as {{variant}}",
         .file.display()
     )]
     SameFile { first: String, second: String, file: PathBuf },
@@ -52,22 +52,22 @@ pub enum VariantError {
 /// One combination of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Variant {
-    /// The place of its file among those of the submission.
+    /// The index of the file among those of the submission.
     pub file: usize,
     pub scene: Option<String>,
     pub camera: Option<String>,
     pub view_layer: Option<String>,
-    /// Names it among the variants of the submission; `None` where it is the only one.
+    /// The name in the submission; `None` if it is the only one.
     pub name: Option<Arc<str>>,
 }
 
-/// The choices of one kind: each that is named, or the file's own.
+/// Returns the choices of one kind: each that is named, or `None` for the file's own.
 fn each(names: &[String]) -> Vec<Option<&String>> {
     if names.is_empty() { vec![None] } else { names.iter().map(Some).collect() }
 }
 
 impl VariantChoices {
-    /// Returns every combination, with names that no two share.
+    /// Returns every combination, with unique names.
     pub(crate) fn variants(&self) -> Result<Vec<Variant>, VariantError> {
         self.check()?;
         let mut all = Vec::new();
@@ -115,8 +115,8 @@ impl VariantChoices {
         }
     }
 
-    /// Names each variant by what is named several times. Names that are equal on some file system, or too long, end in a
-    /// part of the hash of the exact values.
+    /// Names each variant by the choices that differ. Names that are equal on some file system, or too long, end in a part of the
+    /// hash of the exact values.
     fn name(&self, variants: &mut [Variant]) {
         let named: Vec<(String, Vec<u8>)> = variants.iter().map(|variant| self.name_of(variant)).collect();
         let mut counts: HashMap<String, usize> = HashMap::new();
@@ -142,7 +142,7 @@ impl VariantChoices {
             let whole = std::path::absolute(file);
             exact.extend_from_slice(whole.as_deref().unwrap_or(file).as_os_str().as_encoded_bytes());
         }
-        for value in variant.told_apart_by(self) {
+        for value in variant.distinct_choices(self) {
             exact.push(0);
             if let Some(value) = value {
                 parts.push(file_name(value));
@@ -154,7 +154,7 @@ impl VariantChoices {
 }
 
 impl Variant {
-    /// Returns the settings of the variant, where these are those of the submission.
+    /// Returns the settings of the submission with those of the variant.
     pub fn settings(&self, all: &RenderSettings) -> RenderSettings {
         let or = |own: &Option<String>, all: &Option<String>| own.clone().or_else(|| all.clone());
         RenderSettings {
@@ -166,7 +166,7 @@ impl Variant {
     }
 
     /// Returns the scene, the camera and the view layer of the variant, each if several are named.
-    fn told_apart_by(&self, choices: &VariantChoices) -> [Option<&str>; 3] {
+    fn distinct_choices(&self, choices: &VariantChoices) -> [Option<&str>; 3] {
         let all = [
             (&choices.scenes, &self.scene),
             (&choices.cameras, &self.camera),
@@ -175,9 +175,9 @@ impl Variant {
         all.map(|(named, value)| value.as_deref().filter(|_| named.len() > 1))
     }
 
-    /// Returns the part of the job's name that tells the variants of one file apart.
+    /// Returns the part of the job's name that differs between the variants of one file.
     pub fn label(&self, choices: &VariantChoices) -> Option<String> {
-        let label = self.told_apart_by(choices).into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let label = self.distinct_choices(choices).into_iter().flatten().collect::<Vec<_>>().join(", ");
         (!label.is_empty()).then_some(label)
     }
 
@@ -230,7 +230,7 @@ fn stem(file: &Path) -> Cow<'_, str> {
     file.file_stem().unwrap_or_default().to_string_lossy()
 }
 
-/// Returns the name as a file can be called on any system. It is never hidden.
+/// Returns a name that is allowed for a file on any system, and not hidden.
 fn file_name(name: &str) -> String {
     let mut name: String = safe(name).chars().map(|c| if c.is_control() { '_' } else { c }).collect();
     if name.is_empty() || name.starts_with('.') {
@@ -257,7 +257,7 @@ pub(crate) fn check_folders(variants: &[PlacedVariant<'_>]) -> Result<(), super:
         let is_near = |(other, folder): (usize, &PathBuf)| {
             other != at && (folder.starts_with(&folders[at]) || folders[at].starts_with(folder))
         };
-        // Variants in folders apart cannot meet, and may have a million frames.
+        // Variants in separate folders cannot collide, and may have a million frames.
         if !folders.iter().enumerate().any(is_near) {
             continue;
         }
@@ -273,7 +273,7 @@ pub(crate) fn check_folders(variants: &[PlacedVariant<'_>]) -> Result<(), super:
     Ok(())
 }
 
-/// Returns the path without links and `..`, as far as it is there.
+/// Returns the path without links and `..`, as far as it exists.
 fn real_path(folder: &Path) -> PathBuf {
     let path = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     for above in path.ancestors() {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::{
     error::SubmissionError,
     event::{JobOutcome, SubmissionResult, VariantSummary, VariantsResult},
-    finish::Followed,
+    finish::FollowedJob,
     follow::FollowOptions,
     submit::SubmittedJob,
 };
@@ -15,18 +15,18 @@ use super::{
 /// The end of one variant.
 #[derive(Debug)]
 pub struct VariantResult {
-    /// `None` where the submission has one variant.
+    /// `None` if the submission has one variant.
     pub variant: Option<Arc<str>>,
     pub result: Result<Box<SubmissionResult>, SubmissionError>,
 }
 
-/// The job of one variant, followed to its end or until the caller stopped that.
+/// The job of one variant, which was followed until its end or until the caller stopped that.
 pub struct VariantFollowed {
     variant: Option<Arc<str>>,
-    followed: Result<Followed, SubmissionError>,
+    followed: Result<FollowedJob, SubmissionError>,
 }
 
-/// Follows jobs until each has ended. One that cannot be followed leaves the others alone.
+/// Follows jobs until each has ended. If one cannot be followed, the others are.
 pub async fn follow_all(jobs: Vec<SubmittedJob>, options: &FollowOptions) -> Vec<VariantFollowed> {
     let each = jobs.into_iter().map(|job| async {
         let variant = job.variant().cloned();
@@ -36,7 +36,7 @@ pub async fn follow_all(jobs: Vec<SubmittedJob>, options: &FollowOptions) -> Vec
 }
 
 impl VariantFollowed {
-    /// Collects what there is to tell of the job, as [`Followed::finish`] does.
+    /// Reads the result of the job, as [`FollowedJob::finish`] does.
     pub async fn finish(self) -> VariantResult {
         let result = match self.followed {
             Ok(followed) => followed.finish().await.map(Box::new),
@@ -77,7 +77,7 @@ impl VariantResult {
 }
 
 impl VariantsResult {
-    /// The results of all variants of a submission, and the worst of their outcomes.
+    /// Summarizes the results of all variants of a submission.
     pub fn of(results: &[VariantResult]) -> Self {
         let outcome = results.iter().map(VariantResult::outcome).max().unwrap_or(JobOutcome::Done);
         Self { outcome, variants: results.iter().map(VariantResult::summary).collect() }

@@ -7,7 +7,7 @@ use std::{
 
 use super::Failed;
 
-/// What a load has shown: a line each.
+/// The figures of a load, a line for each.
 #[derive(Debug, Default)]
 pub struct Measured {
     pub lines: Vec<(String, String)>,

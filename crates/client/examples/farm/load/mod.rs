@@ -48,7 +48,7 @@ impl Target {
     }
 }
 
-/// What a frame is said to have delivered.
+/// Returns the output that a frame is said to have delivered.
 fn output(frame: i32, bytes: &[u8]) -> Result<OutputFile, Failed> {
     Ok(OutputFile {
         path: RelPath::new(&format!("frame_{frame:07}.png"))?,
@@ -62,7 +62,7 @@ fn output(frame: i32, bytes: &[u8]) -> Result<OutputFile, Failed> {
     })
 }
 
-/// Why a load could not be carried through.
+/// The reasons why a load is not measured.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     #[error(transparent)]

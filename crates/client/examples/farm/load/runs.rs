@@ -21,10 +21,10 @@ use super::{
 const EVERY: Duration = Duration::from_millis(100);
 /// Part of the slots that those keep busy.
 const HALF: f64 = 0.5;
-/// How often a list and a page are asked for.
+/// The number of times that a list and a page are requested.
 const ASKED: u32 = 200;
 
-/// A farm of so many workers: first with half of the slots free, then with none.
+/// A farm of a number of workers: first with half of the slots free, then with none.
 pub async fn workers(
     target: &Target,
     count: u32,
@@ -166,7 +166,7 @@ impl Watch {
     }
 }
 
-/// Frames that take no time: handed out, started, said to be half done, and committed.
+/// Frames that take no time: dispatched, started, reported to be half done, and committed.
 pub async fn lifecycles(
     target: &Target,
     count: u32,

@@ -27,12 +27,12 @@ const AT_ONCE: usize = 64;
 const SMALL: usize = 4096;
 /// Bytes of a large one.
 const LARGE: usize = 1 << 20;
-/// Of so many outputs one is large, where some are.
+/// One of this number of outputs is large, if some are.
 const LARGE_OF: u64 = 64;
 /// Addresses of this machine that connections come from, where each worker has its own.
 const ADDRESSES: u32 = 16;
 
-/// How the workers work.
+/// The behaviour of the workers.
 #[derive(Debug, Clone)]
 pub struct Nature {
     /// Milliseconds that frames take, spread evenly.
@@ -43,7 +43,7 @@ pub struct Nature {
     pub is_separate: bool,
 }
 
-/// What frames deliver.
+/// The deliveries of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stores {
     /// One file that is there already.
@@ -67,7 +67,7 @@ impl Stores {
     }
 }
 
-/// What the workers saw.
+/// The observations of the workers.
 #[derive(Debug, Default)]
 pub struct Log {
     /// From the end of a frame on a slot to the beginning of its next.
@@ -78,7 +78,7 @@ pub struct Log {
     pub bytes: u64,
     /// From the report of a frame to the word that it is on disk.
     pub settled: Vec<(Instant, Duration)>,
-    /// When a start was reported.
+    /// The times at which starts were reported.
     pub started: Vec<(TaskId, AttemptId, Instant)>,
 }
 
@@ -89,7 +89,7 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// Connects so many workers; all are welcomed when this returns.
+    /// Connects a number of workers; all are welcomed when this returns.
     pub async fn join(client: &Client, count: u32, nature: &Nature) -> Result<Self, Failed> {
         let (stop, committed) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let joining = stream::iter(1..=count).map(|number| {
