@@ -254,8 +254,8 @@ fn a_server_of_another_version() {
     let cases = [
         (r#"{"program":"kiln","build":"9.0.0","protocol":90,"oldest_protocol":89}"#, "update this kiln"),
         (r#"{"program":"kiln","build":"0.0.1","protocol":0,"oldest_protocol":0}"#, "update the server"),
-        (r#"{"program":"furnace"}"#, "no Kiln server"),
-        ("<html>It works!</html>", "no Kiln server"),
+        (r#"{"program":"furnace"}"#, "not a Kiln server"),
+        ("<html>It works!</html>", "not a Kiln server"),
     ];
     for (info, words) in cases {
         for command in [&["submit", "shot.blend"][..], &["worker"]] {
