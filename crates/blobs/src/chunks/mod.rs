@@ -26,7 +26,7 @@ pub(crate) use small::SMALL;
 pub(crate) use sweep::Sweep;
 
 use self::announced::AnnouncedBlobs;
-use self::index::{ChunkPlace, Index};
+use self::index::{ChunkPlace, Index, PackId};
 use self::small::SmallBlobs;
 use crate::disk::{BlobResult, blocking, remove, sync_folder};
 use crate::{BlobError, DiskSpace, Durability};
@@ -160,12 +160,17 @@ impl Inner {
                 }
             }
         }
+        self.renew_packs(&stale)?;
+        Ok(lacking)
+    }
+
+    /// Gives the files of packs the time of their promise, for the next start: in memory they are promised already.
+    fn renew_packs(&self, stale: &[PackId]) -> BlobResult<()> {
         for pack in stale {
-            // Promised in memory: it is not removed meanwhile. This is for the next start.
-            let path = self.index().path(&self.packs, pack);
+            let path = self.index().path(&self.packs, *pack);
             crate::promise::renew(&path)?;
         }
-        Ok(lacking)
+        Ok(())
     }
 
     /// The first of these chunks, and those behind it that lie behind it: their frames, and how many they are.

@@ -10,6 +10,7 @@ use kiln_chunks::{Chunk, Packer, Recipe, split};
 use kiln_types::BlobHash;
 
 use super::announced::HashedPrefix;
+use super::index::PackId;
 use super::put::Filling;
 use super::reader::ChunkReader;
 use super::{ChunkStore, Inner};
@@ -83,15 +84,18 @@ impl ChunkStore {
         self.inner.single(hash).map(|recipe| recipe.size())
     }
 
+    /// Bytes of a blob that is there; it is promised then. Of one chunk, or empty, it is found and promised in memory,
+    /// without a thread that may block: each report of a frame asks this of its files.
     pub(crate) async fn promise_blob(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
+        let mut stale = Vec::new();
+        let promised = self.inner.promise_single(hash, &mut stale);
+        if promised.is_some() && stale.is_empty() {
+            return Ok(promised);
+        }
         let (inner, hash) = (self.inner.clone(), *hash);
         blocking(move || {
-            if let Some(single) = inner.single(&hash)
-                && inner.promise(single.chunks.iter().map(|chunk| &chunk.hash))?.is_empty()
-            {
-                return Ok(Some(single.size()));
-            }
-            inner.renew_recipe(&hash)
+            inner.renew_packs(&stale)?;
+            if promised.is_some() { Ok(promised) } else { inner.renew_recipe(&hash) }
         })
         .await
     }
@@ -175,6 +179,16 @@ impl Inner {
         }
         let place = self.index().get(hash)?;
         Some(Recipe { chunks: vec![Chunk { hash: *hash, len: place.size }] })
+    }
+
+    /// Promises a blob that is one chunk, or empty, as the index does its chunk. Returns its bytes.
+    fn promise_single(&self, hash: &BlobHash, stale: &mut Vec<PackId>) -> Option<u64> {
+        if *hash == BlobHash::of(&[]) {
+            return Some(0);
+        }
+        let mut index = self.index();
+        let place = index.get(hash)?;
+        index.promise(hash, SystemTime::now(), stale).then_some(u64::from(place.size))
     }
 
     /// A blob of at most one chunk needs no recipe: the chunk was checked when it was put.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use kiln_blobs::{BlobError, Blobs, Durability};
 use kiln_testkit::SmallDisk;
 use kiln_types::BlobHash;
@@ -68,6 +68,34 @@ async fn small_blobs_come_back_byte_for_byte() {
         files_below(folder.path()).iter().all(|name| !name.ends_with(".part")),
         "it ended when it was opened"
     );
+}
+
+#[tokio::test]
+async fn a_small_blob_is_promised_at_once_and_its_pack_within_a_minute() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = outputs(2, 4096);
+    put_all(&open(folder.path(), Durability::Ephemeral).await, &all)
+        .await
+        .into_iter()
+        .for_each(Result::unwrap);
+    // Opening it again ends the pack; once more, it is one of an hour ago.
+    drop(open(folder.path(), Durability::Ephemeral).await);
+    let [pack] = &files_below(folder.path())[..] else { panic!("one pack") };
+    let pack = folder.path().join(pack);
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(&pack).unwrap().set_modified(hour_ago).unwrap();
+    let blobs = open(folder.path(), Durability::Ephemeral).await;
+    let time = || fs::metadata(&pack).unwrap().modified().unwrap();
+    assert!(time() < SystemTime::now() - Duration::from_secs(3000));
+    assert_eq!(blobs.promise(&all[0].0).await.unwrap(), Some(4096));
+    assert!(time() > SystemTime::now() - Duration::from_secs(60), "a restart must find the promise");
+    // Now the file is young: the next promises wait for nothing.
+    for (hash, _) in &all {
+        let answer = blobs.promise(hash).now_or_never().expect("a promise in memory needs no other thread");
+        assert_eq!(answer.unwrap(), Some(4096));
+    }
+    blobs.collect(|_| false, SystemTime::now() - Duration::from_secs(60)).await.unwrap();
+    assert!(blobs.contains(&all[1].0).await.unwrap());
 }
 
 #[tokio::test]
