@@ -1,4 +1,4 @@
-//! The ends of attempts: what closing, revoking and preempting one changes.
+//! The ends of attempts: closed, revoked, preempted.
 
 use kiln_types::{AttemptId, AttemptState, WorkerId};
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Core {
-    /// Takes a live attempt off its worker and its task, and returns it. The task then waits, unless another attempt of
-    /// it goes on. `None` where the attempt is not live.
+    /// Takes a live attempt off its worker and its task, and returns it. The task then waits, unless it has another
+    /// attempt. `None` if the attempt is not live.
     pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
         self.state.find_attempt(id).filter(|attempt| attempt.phase.is_live())?;
         let attempt = self.state.attempts.remove(id)?;
@@ -19,7 +19,7 @@ impl Core {
         self.end_probe(attempt.worker, id);
         self.state.touch(attempt.worker);
         if !attempt.phase.has_begun() {
-            // It never ran: its account is not charged for it.
+            // It never ran, and is not charged.
             let member = self.state.job(attempt.task.job).member;
             self.fair_share.charge(member, -i64::from(attempt.charged_ms));
         }
@@ -27,8 +27,7 @@ impl Core {
         Some(attempt)
     }
 
-    /// Ends a live attempt that is no longer wanted, and returns it. Its slot stays closed until the worker reports
-    /// it, unless it has left the slot already.
+    /// Ends a live attempt that is no longer wanted, and returns it.
     pub(crate) fn revoke(
         &mut self,
         id: AttemptId,
@@ -44,8 +43,8 @@ impl Core {
         Some(attempt)
     }
 
-    /// Gives the place of an attempt, closed already, to nothing else until its worker reports it. One that has left
-    /// Blender has left its slot.
+    /// Keeps the slot or the memory of a closed attempt from others until its worker reports it. One that has left Blender
+    /// has left its slot.
     pub(crate) fn await_report(&mut self, id: AttemptId, attempt: &Attempt) {
         match (attempt.phase, attempt.place()) {
             (AttemptPhase::Streaming { memory }, _) => {
@@ -56,7 +55,7 @@ impl Core {
         }
     }
 
-    /// Asks for an attempt back that has not begun; ends one that streams.
+    /// Asks the worker to return an attempt that has not begun; ends one that streams.
     pub(crate) fn preempt(&mut self, id: AttemptId, out: &mut impl Outbox) {
         let attempt = self.state.attempt_mut(id);
         match &mut attempt.phase {

@@ -1,4 +1,4 @@
-//! Every invariant of the core in one place.
+//! The invariants of the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,7 @@ use crate::{
 };
 
 impl Core {
-    /// Walks everything and panics, naming what is wrong, where the core contradicts itself. For tests: it costs as
-    /// much as the farm is large.
+    /// Checks the whole state and panics where it contradicts itself. For tests: the cost grows with the farm.
     pub fn sanity_check(&self) {
         let jobs = self.state.jobs();
         jobs.iter().for_each(|(id, job)| self.check_job(*id, job));
@@ -28,7 +27,7 @@ impl Core {
         self.check_quarantine();
     }
 
-    /// Requirements, sessions and accounts are those of the jobs.
+    /// Checks that requirements, sessions and accounts are those of the jobs.
     fn check_held(&self) {
         let mut steps: BTreeMap<RequirementId, u32> = BTreeMap::new();
         let mut members: BTreeMap<MemberId, u32> = BTreeMap::new();
@@ -40,9 +39,9 @@ impl Core {
                 step.plan.all_sessions().for_each(|session| *sessions.entry(session).or_default() += 1);
             }
         }
-        assert_eq!(self.indexes.sessions, sessions, "sessions are kept for other steps than there are");
+        assert_eq!(self.indexes.sessions, sessions, "sessions do not match the steps");
         let had = self.indexes.had.keys().all(|session| sessions.contains_key(session));
-        assert!(had, "the workers of a session are remembered that no step has");
+        assert!(had, "workers are kept for a session that no step has");
         self.requirements.check(&steps);
         self.fair_share.check(&members);
     }
@@ -54,11 +53,15 @@ impl Core {
         assert_eq!(self.quarantine.quarantined, quarantined, "the list of quarantined workers is wrong");
         for (id, worker) in workers {
             let has_incidents = !worker.incidents.is_empty();
-            assert_eq!(self.has_incidents(*id), has_incidents, "worker {id} has incidents or not");
+            assert_eq!(
+                self.has_incidents(*id),
+                has_incidents,
+                "worker {id} is listed wrongly as with incidents"
+            );
             let Some(known) = &worker.quarantined else { continue };
             if let Probe::Runs(attempt) = known.probe {
                 let has_it = worker.live().any(|live| live == attempt);
-                assert!(has_it, "worker {id} is probed with what it has not");
+                assert!(has_it, "worker {id} does not have its probe");
             }
             self.quarantine.check(*id, known.probe);
         }
@@ -87,7 +90,7 @@ impl Core {
             let reserved = reserved.map(|(id, _)| *id);
             assert_eq!(entry.reserved, reserved, "{requirement:?} has a reserved worker that does not know");
         }
-        // Jobs and workers that were not touched since the last turn are where the indexes say.
+        // Workers that did not change since the last turn are where the indexes say.
         for (id, worker) in workers.iter().filter(|(id, _)| !self.state.changed_workers.contains(id)) {
             let has_vacant = worker.takes_work() && worker.vacant_slots().next().is_some();
             for requirement in self.requirements.all() {
@@ -103,10 +106,10 @@ impl Core {
     fn check_job_indexes(&self) {
         let jobs = self.state.jobs().iter().filter(|(id, _)| !self.state.changed_jobs.contains(id));
         for (id, job) in jobs {
-            assert_eq!(job.is_counted, !job.has_ended(), "job {id} is not counted as it stands");
+            assert_eq!(job.is_counted, !job.has_ended(), "job {id} is counted wrongly");
             for (place, step) in job.steps.iter().enumerate() {
-                let is_ready = job.is_open() && job.could_run(place);
-                assert_eq!(step.queued.is_some(), is_ready, "step {id}.{place} is queued or not");
+                let is_ready = job.is_open() && job.has_ready_tasks(place);
+                assert_eq!(step.queued.is_some(), is_ready, "step {id}.{place} is queued wrongly");
                 if let Some((requirement, key)) = step.queued {
                     let has = self.requirements[requirement].ready.contains(key, StepRef::new(*id, place));
                     assert!(has, "step {id}.{place} is not in its queue");
@@ -125,7 +128,7 @@ impl Core {
                 limits.and_then(|limits| limits.get(name)).copied().unwrap_or(0)
             };
             let at_work: u32 = slots.flat_map(|slot| &slot.counted).map(of).sum();
-            assert!(held >= at_work, "{at_work} of the limit {name} are at work, and {held} are held");
+            assert!(held >= at_work, "{at_work} of the limit {name} are in use, and {held} are held");
         }
     }
 
@@ -141,8 +144,8 @@ impl Core {
             let expired = self.state.attempts.iter().find(|(_, attempt)| {
                 attempt.task.job == id && self.state.step(attempt.task).plan.device.is_some()
             });
-            assert!(!job.steps.iter().any(has_begun), "job {id} has begun on no device");
-            assert!(expired.is_none(), "job {id} is on no device, and may be delivered by {expired:?}");
+            assert!(!job.steps.iter().any(has_begun), "job {id} has begun without a device");
+            assert!(expired.is_none(), "job {id} has no device, and {expired:?} may deliver");
         }
         if job.has_ended() {
             let goes_on = |step: &Step| step.tasks.counts().waiting + step.tasks.live_len() > 0;
@@ -155,7 +158,7 @@ impl Core {
             }
         }
         let is_complete = job.steps.iter().all(|step| step.tasks.are_all_done());
-        assert!(!job.is_completed() || is_complete, "job {id} is called completed and is not");
+        assert!(!job.is_completed() || is_complete, "job {id} is completed with open tasks");
     }
 
     fn check_step(&self, of: StepRef, job: &Job, step: &Step) {
@@ -167,7 +170,7 @@ impl Core {
         let second = step.tasks.live().filter_map(|(task, _)| Some((task, step.tasks.second_attempt(task)?)));
         for (task, attempt) in step.tasks.live().chain(second) {
             let known = self.state.attempt(attempt);
-            assert!(known.phase.is_live(), "{attempt} is expired and its task thinks it live");
+            assert!(known.phase.is_live(), "{attempt} is expired, and its task has it as live");
             assert_eq!(known.task, of.task(task), "{attempt} is of another task");
             assert_eq!(known.generation, step.tasks.generation(task), "{attempt} is of an old generation");
             assert!(job.is_unlocked(of.place()), "{attempt} runs before the steps that it waits for");
@@ -176,21 +179,24 @@ impl Core {
             let tasks = &step.tasks;
             assert!(
                 tasks.blocked().intersection(&ready).is_empty(),
-                "step {name} is blocked by frames that are there"
+                "step {name} is blocked by frames that are done"
             );
             let mut begun = tasks.waiting();
             begun.merge(tasks.done());
             begun.extend(tasks.live().map(|(task, _)| task));
             let streams = tasks.streaming();
             begun.extend(streams.with_frames().map(|(task, _)| task));
-            assert!(ready.contains_all(&begun), "step {name} has frames before those that they wait for");
+            assert!(
+                ready.contains_all(&begun),
+                "step {name} has begun frames before those that they wait for"
+            );
             let lacking = streams.iter().find(|(task, stream)| !stream.has_frames && ready.contains(*task));
             assert!(
                 lacking.is_none(),
-                "step {name} streams {lacking:?} without its frames, and they are there"
+                "step {name} streams {lacking:?} without its frames, and they are done"
             );
         } else {
-            assert!(step.tasks.blocked().is_empty(), "step {name} is blocked by nothing");
+            assert!(step.tasks.blocked().is_empty(), "step {name} is blocked without a reason");
             let lacking = step.tasks.streaming().iter().any(|(_, stream)| !stream.has_frames);
             assert!(!lacking, "step {name} streams without frames that it does not need");
         }
@@ -201,7 +207,7 @@ impl Core {
                 let known = self.state.attempt(*expired);
                 assert!(!known.phase.is_live(), "{expired} is live and listed as expired");
                 let current = step.tasks.generation(task);
-                assert_eq!(known.generation, current, "{expired} cannot deliver any more");
+                assert_eq!(known.generation, current, "{expired} can no longer deliver");
             }
         }
         if step.plan.device.is_some() {
@@ -212,7 +218,7 @@ impl Core {
     }
 
     fn check_worker(&self, id: WorkerId, worker: &Worker) {
-        assert_eq!(worker.matches.len(), self.requirements.len(), "worker {id} was not asked what it fits");
+        assert_eq!(worker.matches.len(), self.requirements.len(), "worker {id} lacks matches");
         assert!(worker.slots().len() >= usize::from(worker.offer.slots), "worker {id} lacks slots");
         let mut seen: BTreeSet<AttemptId> = BTreeSet::new();
         for (of, slot) in slot_refs(id, worker) {
@@ -241,14 +247,14 @@ impl Core {
         assert_eq!(
             self.state.streaming().contains(&id),
             !worker.streams.is_empty(),
-            "{id} is listed for streams or not"
+            "{id} is listed wrongly as streaming"
         );
         if matches!(worker.presence, Presence::Silent | Presence::Offline) {
             assert!(seen.is_empty(), "worker {id} has no lease and live attempts");
         }
         if worker.presence == Presence::Offline {
             let waits = worker.slots().iter().any(|slot| !slot.closing().is_empty());
-            assert!(!waits && worker.streams.is_empty(), "worker {id} is gone");
+            assert!(!waits && worker.streams.is_empty(), "worker {id} is gone and waits for reports");
         }
     }
 
@@ -260,14 +266,18 @@ impl Core {
             if attempt.phase.is_live() {
                 let streams = attempt.phase.is_streaming();
                 let of_task = [tasks.any_attempt(index), tasks.second_attempt(index)];
-                assert!(of_task.contains(&Some(*id)), "{id} is live and its task does not know");
-                assert_eq!(streams, tasks.streaming().get(index).is_some(), "{id} streams or its task does");
+                assert!(of_task.contains(&Some(*id)), "{id} is live, and its task does not have it");
+                assert_eq!(
+                    streams,
+                    tasks.streaming().get(index).is_some(),
+                    "{id} and its task disagree on streaming"
+                );
                 let worker = self.state.worker(attempt.worker);
                 let is_there = attempt.place().map_or_else(
                     || worker.streams.contains(*id),
                     |of| self.state.slot(of).live().any(|live| live == *id),
                 );
-                assert!(is_there, "{id} is live and its worker does not have it");
+                assert!(is_there, "{id} is live, and its worker does not have it");
             } else {
                 let known = tasks.history(index).is_some_and(|history| history.expired().contains(id));
                 assert!(known, "{id} is expired and forgotten");

@@ -3,7 +3,8 @@
 use crate::{Claim, GpuSet, Gpus, Requirement, Room, WorkerOffer};
 
 impl Requirement {
-    /// Returns whether a worker with nothing else to do meets it. What its offer does not tell is enough.
+    /// Returns whether a worker with nothing else to do meets the requirement. An amount that its offer does not tell
+    /// suffices.
     pub fn is_met_by(&self, offer: &WorkerOffer) -> bool {
         let Room { cores, memory, gpus, .. } = self.room;
         let has = |offered: u64, needed: u64| offered == 0 || needed <= offered;
@@ -11,14 +12,13 @@ impl Requirement {
             && offer.slots > 0
             && has(u64::from(offer.cores), u64::from(cores))
             && has(offer.memory, memory)
-            && chosen(&offer.gpus, GpuSet::default(), gpus).is_some()
+            && choose_gpus(&offer.gpus, GpuSet::default(), gpus).is_some()
     }
 }
 
-/// The claims of some slots of a worker together; `None` where there is no such slot. One that claims nothing is one.
+/// The sum of the claims of some slots of a worker; `None` if there is no such slot.
 pub(crate) type Claimed = Option<Claim>;
 
-/// Adds the claim of one more slot.
 pub(crate) fn add(sum: Claimed, claim: Claim) -> Claimed {
     let sum = sum.unwrap_or_default();
     Some(Claim {
@@ -28,8 +28,7 @@ pub(crate) fn add(sum: Claimed, claim: Claim) -> Claimed {
     })
 }
 
-/// The claim of a slot for this room, beside the claims of the worker's other slots; `None` where there is not enough
-/// left.
+/// The claim of a slot for this room, beside the claims of the worker's other slots; `None` where too little is left.
 pub(crate) fn claim(offer: &WorkerOffer, beside: Claimed, room: Room) -> Option<Claim> {
     if room.whole && beside.is_some() {
         return None;
@@ -49,11 +48,11 @@ pub(crate) fn claim(offer: &WorkerOffer, beside: Claimed, room: Room) -> Option<
     if !has_memory(offer, used.memory, memory) {
         return None;
     }
-    let gpus = chosen(&offer.gpus, used.gpus, room.gpus)?;
+    let gpus = choose_gpus(&offer.gpus, used.gpus, room.gpus)?;
     Some(Claim { cores, memory, gpus })
 }
 
-/// Returns whether the worker has this much memory beside what is used of it; bytes.
+/// Returns whether this much memory of the worker is free; bytes.
 pub(crate) fn has_memory(offer: &WorkerOffer, used: u64, memory: u64) -> bool {
     offer.memory == 0 || used < offer.memory && memory <= offer.memory - used
 }
@@ -64,7 +63,7 @@ pub(crate) fn stream_memory(offer: &WorkerOffer, room: Room) -> u64 {
     room.memory.max(room.learned.min(most))
 }
 
-/// The most that a slot may hold that was given work for this room, where nobody remembers beside what.
+/// The most that a slot may hold for this room, where its claim is not known.
 pub(crate) fn largest_claim(offer: &WorkerOffer, room: Room) -> Claim {
     let share = offer.cores / u32::from(offer.slots.max(1));
     let cores = if room.whole { offer.cores } else { room.cores.max(share) };
@@ -72,14 +71,14 @@ pub(crate) fn largest_claim(offer: &WorkerOffer, room: Room) -> Claim {
     let gpus = match room.gpus {
         Gpus::None => GpuSet::default(),
         Gpus::Some { memory, .. } | Gpus::All { memory } => {
-            chosen(&offer.gpus, GpuSet::default(), Gpus::All { memory }).unwrap_or_default()
+            choose_gpus(&offer.gpus, GpuSet::default(), Gpus::All { memory }).unwrap_or_default()
         }
     };
     Claim { cores, memory, gpus }
 }
 
-/// The GPUs that are taken of those offered; `None` where there are not enough.
-fn chosen(offered: &[u64], used: GpuSet, wanted: Gpus) -> Option<GpuSet> {
+/// Chooses GPUs from those offered; `None` if there are not enough.
+fn choose_gpus(offered: &[u64], used: GpuSet, wanted: Gpus) -> Option<GpuSet> {
     let large_enough = |least: u64| {
         let offered = offered.iter().take(WorkerOffer::MAX_GPUS).enumerate();
         offered.filter(move |(_, memory)| **memory == 0 || **memory >= least).map(|(index, _)| 1u64 << index)

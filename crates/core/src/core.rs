@@ -1,4 +1,4 @@
-//! The core's parts.
+//! The settings and the state of the core.
 
 use std::collections::BTreeMap;
 
@@ -29,9 +29,9 @@ pub struct Config {
     pub max_failures: u8,
     /// Lost attempts after which a task fails.
     pub max_losses: u8,
-    /// Milliseconds in which its Blender does nothing after which an attempt hangs, where its step does not say.
+    /// An attempt hangs whose Blender does nothing for this many milliseconds, unless its step sets another time.
     pub hang_ms: u64,
-    /// Milliseconds in which its Blender works and shows nothing for it after which an attempt hangs.
+    /// An attempt hangs whose Blender works for this many milliseconds without a sign of progress.
     pub stall_ms: u64,
 }
 
@@ -58,11 +58,11 @@ impl Config {
     }
 }
 
-/// The farm's live state, and every rule by which it changes. Give it inputs in the order in which they happen, then
-/// call [`Core::schedule`].
+/// The farm's live state, and every rule by which it changes. It takes inputs in the order in which they happen, then
+/// [`Core::schedule`].
 ///
-/// At a start: [`Core::new`] with a new epoch, [`Core::restore_job`] for each job that has not ended, then let workers
-/// join. Leases of restored attempts begin again, so workers have that long to come back.
+/// At a start, call [`Core::new`] with a new epoch and [`Core::restore_job`] for each job that has not ended, then let
+/// workers join. Leases of restored attempts begin again, so workers have that long to come back.
 ///
 /// # Panics
 /// With [`crate::BrokenInvariant`] if the core contradicts itself. It cannot be used afterwards.
@@ -79,8 +79,9 @@ pub struct Core {
     pub(crate) indexes: Indexes,
     /// Milliseconds of work that lower priorities are owed.
     pub(crate) owed_ms: u64,
-    /// The time at which the ends of steps were last looked at, and that at which they are to be again.
+    /// The time of the last look at the ends of steps.
     pub(crate) speculated: Moment,
+    /// The time of the next one.
     pub(crate) speculate_at: Option<Moment>,
     /// No lease expires before this.
     pub(crate) leases_from: Moment,
@@ -90,7 +91,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// `epoch` must be higher than that of every attempt ever dispatched.
+    /// A core without jobs and workers. `epoch` must be higher than that of every attempt ever dispatched.
     pub fn new(epoch: Epoch, config: Config) -> Self {
         Self {
             config,
@@ -111,7 +112,7 @@ impl Core {
         }
     }
 
-    /// Sends to a worker that is connected. One that is not learns what it should know when it joins.
+    /// Sends a message to a worker that is connected. Another one is told when it joins.
     pub(crate) fn push(&self, to: WorkerId, push: Push, out: &mut impl Outbox) {
         if self.state.find_worker(to).is_some_and(|worker| worker.presence.is_connected()) {
             out.push(to, push);
@@ -130,8 +131,6 @@ impl Core {
         attempt.counter > 0 && attempt < AttemptId { epoch: self.epoch, counter: self.next_attempt }
     }
 
-    /// # Errors
-    /// If there is no such job.
     pub(crate) fn existing_job(&mut self, id: JobId) -> JobResult<&mut Job> {
         self.state.find_job_mut(id).ok_or(JobError::NoSuchJob(id))
     }

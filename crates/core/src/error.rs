@@ -1,4 +1,4 @@
-//! The reasons for which an operation on a job is refused.
+//! The errors of operations on jobs.
 
 use kiln_types::{JobId, JobState, MAX_TASKS, StepIndex, TaskIndex};
 
@@ -7,6 +7,7 @@ use crate::PlanError;
 /// The result of an operation on a job.
 pub type JobResult<T = ()> = Result<T, JobError>;
 
+/// The reason for which an operation on a job is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
     #[error("there is no job {0}; `kiln jobs` lists them")]
@@ -33,7 +34,7 @@ pub enum JobError {
     TooManyTasks(JobId),
     #[error("job {0} was cancelled; `kiln jobs retry` starts it again, and then a step can be added")]
     Cancelled(JobId),
-    #[error("what the new step of job {0} depends on has failed; `kiln jobs retry` renders it")]
+    #[error("a step that the new one of job {0} depends on has failed; `kiln jobs retry` renders it")]
     DependencyFailed(JobId),
     #[error("the new step does not fit job {job}: {error}")]
     BadStep { job: JobId, error: PlanError },

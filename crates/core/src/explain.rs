@@ -1,4 +1,4 @@
-//! Explanations for people: why a job waits, and how long it will take.
+//! Explanations for people: the causes for which a job waits, and its forecast.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,43 +14,43 @@ use crate::{
     state::{AttemptPhase, FailureHistory, Job, JobPhase, Step, Worker},
 };
 
-/// A reason for which nothing more of a job starts now; the most telling come first.
+/// A cause for which no further task of a step starts now; the most telling come first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitCause {
-    /// A person paused it.
+    /// A person paused the job.
     Paused,
-    /// Its first frames are rendered, and a person is to look at them.
+    /// The job is held after its first frames.
     Held,
-    /// Jobs that must be completed first; those that ended otherwise will not be by themselves.
+    /// Jobs that must be completed first. `ended`: those that ended without being completed.
     Dependencies { open: Vec<JobId>, ended: Vec<JobId> },
-    /// It does not start before this time.
+    /// The job does not start before this time.
     Until(Moment),
     /// No worker is connected.
     NoWorker,
-    /// No connected worker meets the requirement: what all of them lack, and what the nearest one lacks.
-    NoWorkerFits { all_lack: BTreeSet<Missing>, nearest: WorkerId, lacks: BTreeSet<Missing> },
-    /// Workers that fit and take no work.
+    /// No connected worker meets the requirement. `nearest` is the one that lacks least.
+    NoWorkerFits { all_lack: BTreeSet<MissingResource>, nearest: WorkerId, lacks: BTreeSet<MissingResource> },
+    /// All workers that fit take no work.
     NotWorking { paused: u32, draining: u32, unavailable: u32, quarantined: u32, others: u32 },
-    /// Workers that fit returned such work or failed to begin it, and are asked again soon.
+    /// Workers that fit returned such work or failed to begin it, and get it again soon.
     Cooldown(u32),
     /// The farm-wide limit is used up.
     Limit { name: String, total: u32, used: u32 },
-    /// It is on as many workers as it may be.
+    /// The job is on as many workers as it may be.
     JobFull(u32),
-    /// Its project or user holds all the slots that it may.
+    /// The project or the user holds as many slots as it may.
     AccountFull(Account, u32),
     /// Slots of workers that fit are at work for others.
     Busy { workers: u32, with: Vec<Occupant> },
-    /// Its waiting tasks have failed on every worker that has a vacant slot. They are tried next on one of the others,
-    /// which are at work for these jobs.
+    /// The waiting tasks have failed on every worker with a vacant slot. They are tried next on one of the others, which
+    /// are at work for these jobs.
     FailedHere { vacant: Vec<WorkerId>, others: u32, with: Vec<Occupant> },
-    /// There are vacant slots, but not room enough on any one machine; this one is reserved for it.
+    /// There are vacant slots, but too little room on each machine. This one is reserved.
     Room { reserved: Option<WorkerId> },
 }
 
-/// Something that a step requires and a worker lacks.
+/// A part of a step's requirement that a worker lacks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Missing {
+pub enum MissingResource {
     Label(Label),
     Cores(u32),
     /// Bytes.
@@ -63,18 +63,18 @@ pub enum Missing {
 pub struct Occupant {
     pub job: JobId,
     pub slots: u32,
-    /// Compared with the one that waits.
+    /// The job's priority compared with that of the one that waits.
     pub priority: std::cmp::Ordering,
 }
 
-/// The time until a job is done, as the farm is now and its frames were so far; milliseconds.
+/// The expected time until a job is done, by its frames so far; milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forecast {
-    /// If every worker that may takes part, and frames stay among the quicker ones.
+    /// With quick frames on every worker that fits.
     pub soonest_ms: u64,
-    /// With the slots that it has.
+    /// With the slots that the job has.
     pub likely_ms: u64,
-    /// With the slots that it has, and frames among the slower ones.
+    /// With slow frames on the slots that the job has.
     pub latest_ms: u64,
 }
 
@@ -89,33 +89,34 @@ pub struct UnmetStep {
     pub missing: BTreeSet<Label>,
 }
 
-/// Explains why jobs wait at one moment. However many jobs are asked about, the workers are looked at once for each
-/// requirement.
+/// Explains why jobs wait at one moment. The workers are looked at once for each requirement, whatever the number of jobs.
 pub struct Explainer<'a> {
     core: &'a Core,
     now: Moment,
-    crowds: BTreeMap<RequirementId, Rc<Crowd<'a>>>,
+    by_requirement: BTreeMap<RequirementId, Rc<WorkerGroups<'a>>>,
 }
 
-/// The connected workers, as they stand to a requirement.
+/// The connected workers, grouped by their relation to a requirement.
 #[derive(Default)]
-struct Crowd<'a> {
+struct WorkerGroups<'a> {
     unfit: Vec<(WorkerId, &'a Worker)>,
-    /// They fit and take no work.
+    /// Those that fit and take no work.
     idle: Vec<&'a Worker>,
-    /// They returned such work or failed to begin it.
+    /// The number of those with a cooldown.
     cooling: u32,
-    /// Of the others, those with a slot that does nothing, and whether one of these has room for it.
+    /// Of the others, those with a vacant slot.
     vacant: Vec<WorkerId>,
+    /// One of the vacant ones has room.
     room: bool,
-    /// The rest, and how many of their slots each job holds.
+    /// The number of all others.
     busy: u32,
+    /// The number of slots of the busy ones that each job holds.
     slots: BTreeMap<JobId, u32>,
 }
 
-impl<'a> Crowd<'a> {
+impl<'a> WorkerGroups<'a> {
     fn of(core: &'a Core, job: &Job, step: &Step) -> Self {
-        let mut crowd = Self::default();
+        let mut groups = Self::default();
         let room = core.requirements[step.requirement].requirement.room;
         let has_cooldown = |worker: WorkerId| {
             let session = core.session_on(worker, job, step);
@@ -123,43 +124,42 @@ impl<'a> Crowd<'a> {
         };
         for (id, worker) in core.state.workers().iter().filter(|(_, worker)| worker.presence.is_connected()) {
             if !worker.fits(step.requirement) {
-                crowd.unfit.push((*id, worker));
+                groups.unfit.push((*id, worker));
             } else if !worker.takes_work() {
-                crowd.idle.push(worker);
+                groups.idle.push(worker);
             } else if has_cooldown(*id) {
-                crowd.cooling += 1;
+                groups.cooling += 1;
             } else if worker.vacant_slots().next().is_some() {
-                crowd.vacant.push(*id);
-                crowd.room = crowd.room || claim(&worker.offer, worker.claimed(None), room).is_some();
+                groups.vacant.push(*id);
+                groups.room = groups.room || claim(&worker.offer, worker.claimed(None), room).is_some();
             } else {
-                crowd.busy += 1;
+                groups.busy += 1;
                 let held = worker.slots().iter().flat_map(|slot| &slot.counted);
-                held.for_each(|step| *crowd.slots.entry(step.job).or_default() += 1);
+                held.for_each(|step| *groups.slots.entry(step.job).or_default() += 1);
             }
         }
-        crowd
+        groups
     }
 }
 
 impl<'a> Explainer<'a> {
-    /// Returns why tasks of the job wait, by step. Empty where none does, or the next turn hands them out.
+    /// The causes for which tasks of the job wait, by step. Empty where none waits, or the next turn dispatches them.
     pub fn explain(&mut self, id: JobId) -> Vec<(StepIndex, Vec<WaitCause>)> {
         let Some(job) = self.core.state.find_job(id) else { return Vec::new() };
         if let Some(held) = job.held_step() {
             return vec![(StepRef::new(id, held).step, vec![WaitCause::Held])];
         }
-        let open = job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index));
+        let open = job.steps.iter().enumerate().filter(|(index, _)| job.has_ready_tasks(*index));
         open.map(|(index, step)| (StepRef::new(id, index).step, self.explain_step(id, job, step))).collect()
     }
 
-    /// The connected workers that do not fit a step whose waiting tasks may run, with what each lacks; `most` of a
-    /// step.
+    /// The connected workers that do not fit a step whose waiting tasks may run, at most `most` of each step.
     pub fn unmet(&mut self, id: JobId, most: usize) -> Vec<UnmetStep> {
         let Some(job) = self.core.state.find_job(id) else { return Vec::new() };
         let mut unmet = Vec::new();
-        for (index, step) in job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index)) {
-            let crowd = self.crowd(job, step);
-            let lacking = crowd.unfit.iter().map(|(worker, known)| UnmetStep {
+        for (index, step) in job.steps.iter().enumerate().filter(|(index, _)| job.has_ready_tasks(*index)) {
+            let groups = self.groups(job, step);
+            let lacking = groups.unfit.iter().map(|(worker, known)| UnmetStep {
                 worker: *worker,
                 step: StepRef::new(id, index).step,
                 missing: step.plan.requires.missing(&known.offer.labels),
@@ -169,15 +169,15 @@ impl<'a> Explainer<'a> {
         unmet
     }
 
-    fn crowd(&mut self, job: &Job, step: &Step) -> Rc<Crowd<'a>> {
+    fn groups(&mut self, job: &Job, step: &Step) -> Rc<WorkerGroups<'a>> {
         let core = self.core;
-        let look = || Rc::new(Crowd::of(core, job, step));
-        // A cooldown is of this scene alone.
+        let look = || Rc::new(WorkerGroups::of(core, job, step));
+        // A cooldown concerns one scene, not every step of the requirement.
         let sessions = step.plan.all_sessions().map(Some).chain([step.session()]);
         if sessions.into_iter().any(|session| core.cooldowns.workers(session).next().is_some()) {
             return look();
         }
-        self.crowds.entry(step.requirement).or_insert_with(look).clone()
+        self.by_requirement.entry(step.requirement).or_insert_with(look).clone()
     }
 
     fn explain_step(&mut self, id: JobId, job: &Job, step: &Step) -> Vec<WaitCause> {
@@ -188,10 +188,10 @@ impl<'a> Explainer<'a> {
         if !job.is_released {
             return core.explain_release(self.now, job);
         }
-        let crowd = self.crowd(job, step);
-        let taking = crowd.busy > 0 || !crowd.vacant.is_empty();
-        if !taking && crowd.idle.is_empty() && crowd.cooling == 0 {
-            let lack = explain_missing(&core.requirements[step.requirement].requirement, &crowd.unfit);
+        let groups = self.groups(job, step);
+        let taking = groups.busy > 0 || !groups.vacant.is_empty();
+        if !taking && groups.idle.is_empty() && groups.cooling == 0 {
+            let lack = explain_missing(&core.requirements[step.requirement].requirement, &groups.unfit);
             return vec![lack.unwrap_or(WaitCause::NoWorker)];
         }
         let mut waits = Vec::new();
@@ -201,12 +201,12 @@ impl<'a> Explainer<'a> {
         }
         waits.extend(job.options.max_workers.filter(|_| job.is_full()).map(WaitCause::JobFull));
         let full = core.fair_share.full_account(job.member);
-        waits.extend(full.map(|(account, cap)| WaitCause::AccountFull(account, cap)));
+        waits.extend(full.map(|(account, cap)| WaitCause::AccountFull(account.clone(), cap)));
         if !taking {
-            waits.extend((!crowd.idle.is_empty()).then(|| not_working(&crowd.idle)));
-            waits.extend((crowd.cooling > 0).then_some(WaitCause::Cooldown(crowd.cooling)));
+            waits.extend((!groups.idle.is_empty()).then(|| count_idle(&groups.idle)));
+            waits.extend((groups.cooling > 0).then_some(WaitCause::Cooldown(groups.cooling)));
         } else if waits.is_empty() {
-            waits.extend(core.explain_busy(id, job, step, &crowd));
+            waits.extend(core.explain_busy(id, job, step, &groups));
         }
         waits
     }
@@ -214,7 +214,7 @@ impl<'a> Explainer<'a> {
 
 impl Core {
     pub fn explainer(&self, now: Moment) -> Explainer<'_> {
-        Explainer { core: self, now, crowds: BTreeMap::new() }
+        Explainer { core: self, now, by_requirement: BTreeMap::new() }
     }
 
     fn explain_release(&self, now: Moment, job: &Job) -> Vec<WaitCause> {
@@ -230,13 +230,19 @@ impl Core {
         waits
     }
 
-    fn explain_busy(&self, id: JobId, job: &Job, step: &Step, crowd: &Crowd<'_>) -> Option<WaitCause> {
-        let Crowd { vacant, busy, .. } = crowd;
-        let with = || self.occupants(id, job, &crowd.slots);
+    fn explain_busy(
+        &self,
+        id: JobId,
+        job: &Job,
+        step: &Step,
+        groups: &WorkerGroups<'_>,
+    ) -> Option<WaitCause> {
+        let WorkerGroups { vacant, busy, .. } = groups;
+        let with = || self.occupants(id, job, &groups.slots);
         if vacant.is_empty() {
             return Some(WaitCause::Busy { workers: *busy, with: with() });
         }
-        if !crowd.room {
+        if !groups.room {
             return Some(WaitCause::Room { reserved: self.requirements[step.requirement].reserved });
         }
         let here = |history: &FailureHistory| vacant.iter().any(|id| self.may_retry(*id, step, history));
@@ -256,8 +262,8 @@ impl Core {
         with
     }
 
-    /// Returns how long the job will take yet. `None` before a frame of it was measured, while nothing of it runs, and
-    /// where steps are to come of which nothing is known.
+    /// The forecast of the job. `None` before a frame was measured, while no attempt runs, and while more than one step is
+    /// open.
     pub fn forecast(&self, now: Moment, id: JobId) -> Option<Forecast> {
         let job = self.state.find_job(id).filter(|job| job.phase == JobPhase::Active)?;
         let open: Vec<&Step> = job.steps.iter().filter(|step| !step.tasks.are_all_done()).collect();
@@ -283,11 +289,11 @@ impl Core {
         })
     }
 
-    /// Frames that are not done, those that run by the part that is left of them.
+    /// The number of frames that are not done; of one that runs the part that is left.
     fn frames_left(&self, now: Moment, step: &Step, work: f32) -> f64 {
         let tasks = &step.tasks;
         if tasks.live_len() as usize > EACH {
-            // One with another, what runs is half done.
+            // On average, a running frame is half done.
             let counts = tasks.counts();
             return f64::from(counts.waiting + counts.assigned) + f64::from(counts.running) / 2.0;
         }
@@ -306,7 +312,7 @@ impl Core {
     }
 }
 
-fn not_working(workers: &[&Worker]) -> WaitCause {
+fn count_idle(workers: &[&Worker]) -> WaitCause {
     let (mut paused, mut draining, mut unavailable, mut quarantined, mut others) = (0, 0, 0, 0, 0);
     for worker in workers {
         match worker.desired {
@@ -321,23 +327,23 @@ fn not_working(workers: &[&Worker]) -> WaitCause {
 }
 
 fn explain_missing(requirement: &Requirement, unfit: &[(WorkerId, &Worker)]) -> Option<WaitCause> {
-    let lacks = unfit.iter().map(|(id, worker)| (*id, lacks(worker, requirement)));
-    let lacks: Vec<(WorkerId, BTreeSet<Missing>)> = lacks.collect();
+    let lacks = unfit.iter().map(|(id, worker)| (*id, missing_resources(worker, requirement)));
+    let lacks: Vec<(WorkerId, BTreeSet<MissingResource>)> = lacks.collect();
     let (nearest, least) = lacks.iter().min_by_key(|(_, lacks)| lacks.len())?.clone();
     let all_lack = least.iter().filter(|lack| lacks.iter().all(|(_, other)| other.contains(lack)));
     Some(WaitCause::NoWorkerFits { all_lack: all_lack.cloned().collect(), nearest, lacks: least })
 }
 
-fn lacks(worker: &Worker, requirement: &Requirement) -> BTreeSet<Missing> {
+fn missing_resources(worker: &Worker, requirement: &Requirement) -> BTreeSet<MissingResource> {
     let (offer, room) = (&worker.offer, requirement.room);
-    let labels = requirement.missing(&offer.labels).into_iter().map(Missing::Label);
+    let labels = requirement.missing(&offer.labels).into_iter().map(MissingResource::Label);
     let has_few_cores = offer.cores > 0 && room.cores > offer.cores;
     let has_little_memory = offer.memory > 0 && room.memory > offer.memory;
     let rest = Requirement { room: Room { gpus: room.gpus, ..Room::default() }, ..Requirement::default() };
     let has_few_gpus = offer.slots > 0 && !rest.is_met_by(offer);
     labels
-        .chain(has_few_cores.then_some(Missing::Cores(room.cores)))
-        .chain(has_little_memory.then_some(Missing::Memory(room.memory)))
-        .chain(has_few_gpus.then_some(Missing::Gpus))
+        .chain(has_few_cores.then_some(MissingResource::Cores(room.cores)))
+        .chain(has_little_memory.then_some(MissingResource::Memory(room.memory)))
+        .chain(has_few_gpus.then_some(MissingResource::Gpus))
         .collect()
 }

@@ -1,7 +1,7 @@
-//! A hold: a job renders the first frames of its order, and goes on when a person resumes it.
+//! Holds: a job renders the first frames of its order, and goes on when a person resumes it.
 //!
 //! While a job has a hold, the tasks of its other frames are blocked. When nothing of the first frames is left to do, the
-//! job is paused, and it is *held*. Resuming it lifts the hold for good.
+//! job is paused: it is *held*. Resuming it lifts the hold for good.
 
 use kiln_types::{JobId, Order, TaskIndex};
 
@@ -26,19 +26,19 @@ pub fn first_in_order(order: Order, frames: u32, count: u32) -> IndexSet {
 }
 
 impl Job {
-    /// The tasks of the step that a hold lets be dispatched; `None` where it holds none of it back.
+    /// The tasks of the step that may be dispatched before the hold; `None` where no hold blocks any.
     pub fn tasks_before_hold(&self, step: usize) -> Option<IndexSet> {
         let plan = &self.steps[step].plan;
         let first = self.hold.as_ref().filter(|_| plan.per_frame.is_some())?;
         Some(plan.tasks_of(first))
     }
 
-    /// Returns whether only a person can let it go on: nothing of the first frames is left to do, and others are blocked.
+    /// Returns whether nothing of the first frames is left to do, and others are blocked.
     pub fn is_held(&self) -> bool {
         self.held_step().is_some()
     }
 
-    /// The first step that a hold keeps back, where the job is held.
+    /// The first step with tasks that the hold blocks, where the job is held.
     pub fn held_step(&self) -> Option<usize> {
         self.hold.as_ref().filter(|_| !self.has_ended())?;
         let holds_back = |place: usize| {
@@ -50,7 +50,7 @@ impl Job {
             })
         };
         let mut places = 0..self.steps.len();
-        let goes_on = places.clone().any(|place| self.goes_on(place));
+        let goes_on = places.clone().any(|place| self.can_progress(place));
         places.find(|place| !goes_on && holds_back(*place))
     }
 
@@ -74,7 +74,7 @@ impl Core {
         }
     }
 
-    /// Lifts the hold of a job that has reached it, or that goes on: of one that was paused before, it stays.
+    /// Lifts the hold of a job that is held or active. That of a job that was paused before it was reached stays.
     pub(crate) fn lift_hold(&mut self, id: JobId, out: &mut impl Outbox) {
         let job = self.state.job(id);
         if job.hold.is_some() && (job.phase == JobPhase::Active || job.is_held()) {
@@ -84,7 +84,7 @@ impl Core {
         }
     }
 
-    /// Lets a job that was held go on with tasks of its first frames that wait again.
+    /// Activates a job that was held, where tasks of its first frames wait again.
     pub(crate) fn wake_held(&mut self, id: JobId, was_held: bool, out: &mut impl Outbox) {
         if was_held && !self.state.job(id).is_held() {
             let job = self.state.job_mut(id);
@@ -103,11 +103,11 @@ impl Core {
             begun.subtract(&first);
             assert!(
                 begun.is_empty() || job.has_ended(),
-                "job {id} is held, and {begun:?} of {place} are not"
+                "job {id} has a hold, and {begun:?} of step {place} are beyond it"
             );
         }
         let is_settled = !self.indexes.unsettled.contains(&id);
         let is_active = job.phase == JobPhase::Active && is_settled;
-        assert!(!is_active || !job.is_held(), "job {id} is held, and not paused");
+        assert!(!is_active || !job.is_held(), "job {id} is held and not paused");
     }
 }

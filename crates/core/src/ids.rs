@@ -1,10 +1,10 @@
-//! Names of things that several modules hand to each other.
+//! References to steps, slots, requirements and fair-share accounts.
 
 use std::cmp::Reverse;
 
 use kiln_types::{JobId, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerId};
 
-/// A step of a job. They are ordered by age, because jobs are numbered as they come.
+/// A step of a job. Steps are ordered by age, because jobs are numbered as they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StepRef {
     pub job: JobId,
@@ -17,7 +17,6 @@ impl StepRef {
         Self { job, step: StepIndex(place as u16) }
     }
 
-    /// The place of the step in its job.
     pub fn place(self) -> usize {
         usize::from(self.step.0)
     }
@@ -53,7 +52,7 @@ impl From<ServeOrder> for StepRef {
     }
 }
 
-/// A slot of a worker.
+/// The reference to a slot of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlotRef {
     pub worker: WorkerId,

@@ -1,4 +1,4 @@
-//! Sets of tasks kept as spans, so that a million tasks cost what their gaps cost.
+//! Sets of tasks kept as spans: their cost is that of their gaps.
 
 use std::{collections::BTreeMap, fmt, ops::Bound, str::FromStr};
 
@@ -30,7 +30,7 @@ pub struct IndexSet {
 }
 
 impl IndexSet {
-    /// Tasks 0 to `count` - 1.
+    /// The tasks 0 to `count` - 1.
     pub fn first(count: u32) -> Self {
         let mut set = Self::default();
         if let Some(last) = count.checked_sub(1) {
@@ -57,7 +57,7 @@ impl IndexSet {
         self.span_from(index.0).is_some_and(|(_, last)| last >= index.0)
     }
 
-    /// Returns whether it has every member of `other`. Costs what the spans of `other` cost.
+    /// Returns whether the set has every member of `other`. The cost is that of the spans of `other`.
     pub fn contains_all(&self, other: &Self) -> bool {
         let has = |span: TaskSpan| self.span_from(span.first.0).is_some_and(|(_, last)| last >= span.last.0);
         other.spans().all(has)
@@ -67,7 +67,7 @@ impl IndexSet {
         self.spans.last_key_value().map(|(_, last)| TaskIndex(*last))
     }
 
-    /// The lowest that is not below `index`.
+    /// The lowest member that is not below `index`.
     pub fn at_or_after(&self, index: TaskIndex) -> Option<TaskIndex> {
         if self.contains(index) {
             return Some(index);
@@ -75,7 +75,7 @@ impl IndexSet {
         self.spans.range(index.0..).next().map(|(first, _)| TaskIndex(*first))
     }
 
-    /// The highest that is not above `index`.
+    /// The highest member that is not above `index`.
     pub fn at_or_before(&self, index: TaskIndex) -> Option<TaskIndex> {
         self.span_from(index.0).map(|(_, last)| TaskIndex(index.0.min(last)))
     }
@@ -88,14 +88,14 @@ impl IndexSet {
         self.spans().flat_map(TaskSpan::iter)
     }
 
-    /// Returns whether it was new.
+    /// Returns whether the task was new.
     pub fn insert(&mut self, index: TaskIndex) -> bool {
         let before = self.len;
         self.insert_span(TaskSpan::one(index));
         self.len > before
     }
 
-    /// Returns whether it was there.
+    /// Returns whether the task was in the set.
     pub fn remove(&mut self, index: TaskIndex) -> bool {
         let before = self.len;
         self.remove_span(TaskSpan::one(index));
@@ -104,14 +104,14 @@ impl IndexSet {
 
     pub fn insert_span(&mut self, span: TaskSpan) {
         let (mut first, mut last) = (span.first.0, span.last.0);
-        // Swallow every span that touches this one, from the last backwards.
+        // Join every span that touches this one, from the last backwards.
         while let Some((f, l)) = self.span_from(last.saturating_add(1))
             && l.saturating_add(1) >= first
         {
             self.len -= l - f + 1;
             last = last.max(l);
             if f <= first {
-                // It grows in place, and nothing before it touches.
+                // The span grows in place; none before it touches.
                 first = f;
                 break;
             }
@@ -137,12 +137,12 @@ impl IndexSet {
         }
     }
 
-    /// All but those of `other`.
+    /// Removes the members of `other`.
     pub fn subtract(&mut self, other: &Self) {
         other.spans().for_each(|span| self.remove_span(span));
     }
 
-    /// Those that are in both. Few spans among many cost what they meet.
+    /// The tasks that are in both sets. The cost is that of the set with fewer spans and of the spans that it meets.
     pub fn intersection(&self, other: &Self) -> Self {
         let (few, many) = if self.spans.len() < other.spans.len() { (self, other) } else { (other, self) };
         let mut both = Self::default();
@@ -156,7 +156,7 @@ impl IndexSet {
         both
     }
 
-    /// All of `other` too.
+    /// Adds the members of `other`.
     pub fn merge(&mut self, other: &Self) {
         if self.is_empty() {
             self.clone_from(other);
@@ -200,7 +200,7 @@ impl fmt::Debug for IndexSet {
     }
 }
 
-/// A text that is no set of tasks.
+/// The error of a text that is no set of tasks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("“{0}” is not a set of tasks; write it like 0-99,120")]
 pub struct BadIndexSet(String);
@@ -223,10 +223,10 @@ impl FromStr for IndexSet {
     }
 }
 
-/// The generation of each task of a step: 0 until raised. Neighbours of one generation are kept together.
+/// The generation of each task of a step, at first 0. Neighbours of one generation share an entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Generations {
-    /// From this task on, this generation, up to the next entry. Before the first entry: 0.
+    /// The generation from this task up to the next entry.
     from: BTreeMap<TaskIndex, Generation>,
 }
 
@@ -246,7 +246,7 @@ impl Generations {
         }
     }
 
-    /// The span cut where the generation changes.
+    /// The parts of the span, each of one generation.
     pub fn pieces(&self, span: TaskSpan) -> Vec<(TaskSpan, Generation)> {
         let mut pieces = Vec::new();
         let mut first = span.first;

@@ -1,4 +1,4 @@
-//! Broken invariants: what can only be wrong if the core itself is.
+//! Broken invariants: errors of the core itself.
 
 use std::{fmt, panic::panic_any};
 
@@ -9,7 +9,7 @@ use kiln_types::JobId;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("broken invariant{}: {what}", job.map(|job| format!(" of job {job}")).unwrap_or_default())]
 pub struct BrokenInvariant {
-    /// The job that is concerned, where it is one.
+    /// The job that the contradiction concerns.
     pub job: Option<JobId>,
     /// The contradiction; a fragment for a log.
     pub what: String,

@@ -1,4 +1,4 @@
-//! The life of jobs: how one is made, settled, ended and opened again.
+//! The life of jobs: new, settled, ended, reopened.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Core {
-    /// The job as it is when it is new. Holds requirements, sessions and an account for it.
+    /// A new job. Holds its requirements, sessions and account.
     pub(crate) fn new_job(&mut self, plan: JobPlan) -> Job {
         let id = plan.id();
         let hold = plan.hold().cloned();
@@ -28,7 +28,7 @@ impl Core {
         Step::new(of, plan, requirement)
     }
 
-    /// Adds a step that fits the job, on the device of the job. What it depends on may be there already.
+    /// Adds a step that fits the job, on the device of the job.
     pub(crate) fn append_step(&mut self, id: JobId, mut plan: StepPlan) {
         let job = self.state.job(id);
         plan.set_device(job.pinned.as_ref());
@@ -38,13 +38,13 @@ impl Core {
         job.block_tasks();
     }
 
-    /// Gives back what a job, no longer in an index, holds of requirements, sessions and accounts.
+    /// Releases the requirements, sessions and account of a job that is in no index.
     pub(crate) fn release_job(&mut self, job: &Job) {
         job.steps.iter().for_each(|step| self.release_step(step));
         self.fair_share.close(job.member);
     }
 
-    /// Gives back what a step, in no index, holds of requirements and sessions.
+    /// Releases the requirement and the sessions of a step that is in no index.
     pub(crate) fn release_step(&mut self, step: &Step) {
         self.requirements.release(step.requirement);
         step.plan.all_sessions().for_each(|session| self.indexes.release_session(session));
@@ -58,7 +58,7 @@ impl Core {
         }
     }
 
-    /// Ends the job if nothing of it can go on, and records what changed about its steps.
+    /// Ends the job if no task of it can run, and records the changes of its steps.
     pub(crate) fn settle(&mut self, id: JobId, out: &mut impl Outbox) {
         self.pause_held(id, out);
         let job = self.state.job(id);
@@ -106,7 +106,7 @@ impl Core {
         }
     }
 
-    /// The job has something to do again.
+    /// Opens an ended job again, which has tasks that wait.
     pub(crate) fn reopen_job(&mut self, id: JobId, out: &mut impl Outbox) {
         let job = self.state.job_mut(id);
         if job.has_ended() {
@@ -117,8 +117,7 @@ impl Core {
         self.settle(id, out);
     }
 
-    /// Resets the tasks behind these: what they made came from something that is made again. `counts` is that of
-    /// [`Job::dependents`].
+    /// Resets the tasks that depend on these, whose outputs are made again. `counts`: see [`Job::dependents`].
     pub(crate) fn outdate_dependents(
         &mut self,
         id: JobId,
@@ -132,12 +131,12 @@ impl Core {
             let is_in = |attempt: &AttemptId| tasks.contains(self.state.attempt(*attempt).task.index);
             let live: Vec<AttemptId> = known.attempts().filter(is_in).collect();
             let gone = live.into_iter().filter_map(|id| self.revoke(id, RevokeReason::Stale, out));
-            // A stream has made nothing of the old input that could be delivered.
+            // A stream has made nothing from the old input that could be delivered.
             let gone = gone.filter(|gone| !gone.phase.is_streaming());
             let mut begun: IndexSet = gone.map(|gone| gone.task.index).collect();
             let step = self.state.step_mut(later);
             reset_ended(later, step, &tasks, out);
-            // An expired attempt that ran on the old input may still deliver: its generation must not be open then.
+            // An expired attempt that ran on the old input may still deliver, and must find its generation closed.
             let with_expired = step.tasks.histories().filter(|(_, history)| !history.expired().is_empty());
             begun.extend(with_expired.map(|(task, _)| task).filter(|task| tasks.contains(*task)));
             let (reset, expired) = step.outdate(&tasks, &begun);
@@ -148,7 +147,7 @@ impl Core {
     }
 }
 
-/// Failed and cancelled tasks among these wait again; returns those that do.
+/// Lets failed and cancelled tasks among these wait again; returns them.
 pub(crate) fn reset_ended(of: StepRef, step: &mut Step, which: &IndexSet, out: &mut impl Outbox) -> IndexSet {
     let cancelled = step.tasks.cancelled().len();
     let reset = step.reset_ended(which);

@@ -1,7 +1,7 @@
 //! The meaning of records: replaying them gives what [`Core::restore_job`](crate::Core::restore_job) needs.
 //!
-//! A store that keeps rows instead must be able to give back the same. The tests and the simulation restart
-//! the core from a ledger, which proves that the records are enough.
+//! A store that keeps rows instead must give the same. The tests and the simulation restart the core from a ledger, which
+//! shows that the records are enough.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ struct LedgerJob {
     pinned: Option<Label>,
     hold: Option<IndexSet>,
     options: SchedulingOptions,
-    /// Without the histories and attempts of its steps: they follow from `attempts`.
+    /// Without the histories and attempts of steps, which follow from `attempts`.
     restored: RestoredJob,
     attempts: BTreeMap<AttemptId, LedgerAttempt>,
 }
@@ -37,12 +37,12 @@ struct LedgerAttempt {
     task: TaskId,
     generation: Generation,
     worker: WorkerId,
-    /// `None` while it streams.
+    /// `None` while the attempt streams.
     slot: Option<SlotIndex>,
     state: AttemptState,
-    /// True while a failure or loss counts: not after the task was reset.
+    /// A failure or loss counts until the task is reset or the attempt is forgiven.
     counts: bool,
-    /// The least memory that its task needs, because it ran out of it; bytes.
+    /// The least memory of a machine for the task, where the attempt ran out of it; bytes.
     least_memory: Option<u64>,
 }
 
@@ -54,7 +54,6 @@ impl LedgerAttempt {
 }
 
 impl Ledger {
-    /// A job was submitted.
     pub fn add_job(&mut self, plan: &JobPlan) {
         let job = LedgerJob {
             plan: plan.steps().to_vec(),
@@ -67,7 +66,7 @@ impl Ledger {
         self.jobs.insert(plan.id(), job);
     }
 
-    /// A step was added to a job. To be told before the records that follow from it.
+    /// Adds a step to a job. Call it before the records that follow from the step are applied.
     pub fn add_step(&mut self, job: JobId, plan: StepPlan) {
         if let Some(job) = self.jobs.get_mut(&job) {
             job.plan.push(plan);
@@ -75,17 +74,15 @@ impl Ledger {
         }
     }
 
-    /// A job was forgotten for good.
     pub fn remove_job(&mut self, job: JobId) {
         self.jobs.remove(&job);
     }
 
-    /// A worker was removed.
     pub fn remove_worker(&mut self, worker: WorkerId) {
         self.quarantined.remove(&worker);
     }
 
-    /// The workers that were in quarantine after the last record.
+    /// The workers that are in quarantine after the last record.
     pub fn quarantined(&self) -> impl Iterator<Item = (WorkerId, &Quarantine)> {
         self.quarantined.iter().map(|(id, quarantine)| (*id, quarantine))
     }
@@ -98,7 +95,6 @@ impl Ledger {
         self.jobs.get(&job).map(|job| &job.options)
     }
 
-    /// The scheduling options of a job changed.
     pub fn set_options(&mut self, job: JobId, options: SchedulingOptions) {
         if let Some(job) = self.jobs.get_mut(&job) {
             job.options = options;
@@ -109,7 +105,7 @@ impl Ledger {
         self.jobs.get(&job).map(|job| job.restored.state)
     }
 
-    /// Notes a record; one about something that is forgotten changes nothing.
+    /// Applies a record. One about a job that is forgotten changes nothing.
     pub fn apply(&mut self, record: &Record) {
         self.try_apply(record);
     }
@@ -173,7 +169,7 @@ impl Ledger {
         Some(())
     }
 
-    /// The job as it stood after the last record; None where there is no such job.
+    /// The job after the last record; `None` if there is no such job.
     pub fn restored(&self, id: JobId) -> Option<(JobPlan, RestoredJob)> {
         let job = self.jobs.get(&id)?;
         let mut restored = job.restored.clone();

@@ -1,8 +1,9 @@
-//! The core: what runs where, and what became of it. Pure: no I/O, no clock, no randomness.
+//! The core of the scheduler: jobs, workers and attempts as state machines, and the policy. Pure: no I/O, no clock, no
+//! randomness.
 //!
-//! Each input is one function of [`Core`] (`reactor.rs`); what follows from it goes to an [`Outbox`]: pushes to
-//! workers, and records of everything that must be on disk before anybody is told. After each batch of inputs the
-//! caller calls [`Core::schedule`], which dispatches work.
+//! Each input is one function of [`Core`] (`reactor.rs`). Its decisions go to an [`Outbox`]: pushes to workers, and
+//! records of everything that must be on disk before a push is sent. After each batch of inputs the caller calls
+//! [`Core::schedule`], which dispatches work.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attempts;
@@ -35,7 +36,7 @@ mod view;
 pub use crate::core::{Config, Core};
 pub use error::{JobError, JobResult};
 pub use estimate::frames::SlowAttempt;
-pub use explain::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
+pub use explain::{Explainer, Forecast, MissingResource, Occupant, UnmetStep, WaitCause};
 pub use hold::first_in_order;
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use invariant::BrokenInvariant;

@@ -12,9 +12,8 @@ use crate::{IndexSet, Label, Quarantine, TaskSpan};
 /// The offer of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkerOffer {
-    /// As the farm shows it.
     pub name: String,
-    /// Attempts that it runs at once; more than [`WorkerOffer::MAX_SLOTS`] are not used.
+    /// Attempts that run at once; more than [`WorkerOffer::MAX_SLOTS`] are not used.
     pub slots: u16,
     pub labels: BTreeSet<Label>,
     /// The worker is not available for now, by its own rules. What it has begun goes on.
@@ -35,13 +34,13 @@ impl WorkerOffer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Claim {
     pub cores: u32,
-    /// Bytes; 0 where nobody knows yet.
+    /// Bytes; 0 where it is not known yet.
     pub memory: u64,
     pub gpus: GpuSet,
 }
 
 impl Claim {
-    /// A claim of this many bytes, and of nothing else.
+    /// A claim of this many bytes and of nothing else.
     pub fn memory(memory: u64) -> Self {
         Self { memory, ..Self::default() }
     }
@@ -60,15 +59,15 @@ impl GpuSet {
 /// The way in which an attempt left its slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
-    /// Every file of the output set is checked and stored. The caller has made sure of that.
+    /// Every file of the output set is checked and stored; the caller has made sure of that.
     Delivered,
     Failed(Failure),
-    /// Unfinished: drained, revoked, or never begun. It counts against nothing.
+    /// Unfinished: drained, revoked or never begun. Such an attempt counts against no task.
     Returned,
 }
 
-/// The receiver of the core's decisions. Collect them, write the records of a whole batch in one transaction, and
-/// only then send the pushes: nothing may leave before it is on disk.
+/// The receiver of the core's decisions. It collects them, writes the records of a whole batch in one transaction, and
+/// only then sends the pushes.
 pub trait Outbox {
     fn push(&mut self, to: WorkerId, push: Push);
     fn record(&mut self, record: Record);
@@ -77,7 +76,7 @@ pub trait Outbox {
 /// A message to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Push {
-    /// Run these in this order behind what the slot already has. All are of one step of one job.
+    /// Run these tasks in this order behind what the slot already has. All are of one step of one job.
     Assign { slot: SlotIndex, claim: Claim, tasks: Vec<Assigned> },
     /// Stop or return the attempt, as the reason says.
     Revoke { attempt: AttemptId, why: RevokeReason },
@@ -85,12 +84,13 @@ pub enum Push {
     DesiredState(DesiredState),
     /// Begin to stream this task, on no slot and with this claim: only its memory is set.
     Stream { claim: Claim, task: Assigned },
-    /// All that a streaming attempt depends on is done: go on with it behind what this slot already has.
+    /// All that a streaming attempt depends on is done: run it behind what this slot already has.
     Place { attempt: AttemptId, slot: SlotIndex, claim: Claim },
     /// One more task that a streaming attempt depends on is done.
     Arrived { attempt: AttemptId },
 }
 
+/// A task of a push, with the attempt that it is dispatched as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Assigned {
     pub attempt: AttemptId,
@@ -98,11 +98,11 @@ pub struct Assigned {
     pub generation: Generation,
 }
 
-/// Every durable consequence. The records of a batch, written in one transaction, are enough to build the
-/// core again: [`crate::Ledger`] does it and so says what each means.
+/// A durable consequence. The records of all batches are enough to build the core again: [`crate::Ledger`] does it, and
+/// defines the meaning of each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Record {
-    /// The job's state changed. `reason` says why a job stopped before its tasks had ended.
+    /// The job's state changed. `reason`: of a job that stopped before its tasks had ended.
     JobState { job: JobId, state: JobState, reason: Option<Failure> },
     /// Only for showing: it follows from the other records.
     StepState { job: JobId, step: StepIndex, state: StepState },
@@ -119,11 +119,11 @@ pub enum Record {
     /// The attempt ended. `Failed` and `Expired` count against the task. An attempt may be closed a second time: as
     /// `Committed` or `Superseded`, where it delivered after it had expired or was revoked.
     AttemptClosed { attempt: AttemptId, task: TaskId, state: AttemptState, failure: Option<Failure> },
-    /// This attempt, which failed or was lost, no longer counts against its task: its worker was the origin. Comes
-    /// after the record that closed it.
+    /// This attempt, which failed or was lost, no longer counts against its task: its worker was the origin. Follows
+    /// the record that closed it.
     AttemptForgiven { attempt: AttemptId, task: TaskId },
     /// This attempt, which failed, ran out of memory: its task needs a machine of at least `bytes` for itself, as
-    /// long as the failure counts. Comes after the record that closed it.
+    /// long as the failure counts. Follows the record that closed it.
     MemoryExceeded { attempt: AttemptId, task: TaskId, bytes: u64 },
     /// An expired attempt goes on, because its worker came back in time: it is `Running` or `Assigned` again, and its
     /// loss no longer counts.
@@ -132,24 +132,24 @@ pub enum Record {
     TaskCommitted { task: TaskId, generation: Generation, attempt: AttemptId },
     /// The task has used up its attempts, or its failure stopped the job.
     TaskFailed { task: TaskId, generation: Generation, reason: Failure },
-    /// These tasks wait again, in this generation, with no failed or lost attempt counted: retried, rendered again, or
-    /// because a step they depend on was. Tasks of the span are all of one generation.
+    /// These tasks wait again, in this generation, with no failed or lost attempt counted: they are retried or rendered
+    /// again, or a step is that they depend on. Tasks of the span are all of one generation.
     TasksReset { job: JobId, step: StepIndex, tasks: TaskSpan, generation: Generation },
-    /// From now on exactly these tasks of the step are cancelled: they do not run until they are reset.
-    /// Written when a job ends with tasks that never ran, and when that changes.
+    /// From now on exactly these tasks of the step are cancelled: they do not run until they are reset. Written when a
+    /// job ends with tasks that never ran, and when that changes.
     CancelledTasks { job: JobId, step: StepIndex, tasks: IndexSet },
-    /// The job is pinned to the device of this label from now on, before the first attempt of it is opened; or to none
-    /// any longer, as nothing of it was ever delivered and nothing is out.
+    /// The job is pinned to the device of this label, before the first attempt of it is opened; or no longer pinned, as
+    /// nothing of it was delivered and no attempt of it is open.
     JobPinned { job: JobId, device: Option<Label> },
-    /// Nothing holds the job after its first frames any longer.
+    /// The job is no longer held after its first frames.
     HoldLifted { job: JobId },
     /// The step has grown to `count` tasks.
     StepExtended { job: JobId, step: StepIndex, count: u32 },
-    /// The worker is in quarantine, for another reason or longer than before; or no longer in one.
+    /// The worker is in quarantine, for a new reason or longer than before; or no longer in one.
     WorkerQuarantine { worker: WorkerId, quarantine: Option<Quarantine> },
     /// Only for showing.
     WorkerState { worker: WorkerId, state: WorkerState },
-    /// The job has this step now, as [`crate::Core::add_step`] was given it.
+    /// The step that [`crate::Core::add_step`] was given is added to the job.
     StepAdded { job: JobId, step: StepIndex },
     /// The attempt is dispatched to this worker, and streams until [`Record::StreamPlaced`].
     StreamOpened { attempt: AttemptId, task: TaskId, generation: Generation, worker: WorkerId },
@@ -160,9 +160,9 @@ pub enum Record {
 /// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepState {
-    /// It waits for another step.
+    /// The step waits for another one.
     Waiting,
-    /// Its tasks may run.
+    /// Tasks may run.
     Open,
     /// Every task is done.
     Completed,

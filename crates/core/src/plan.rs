@@ -14,8 +14,8 @@ use kiln_types::{
 
 use crate::{IndexSet, Moment, TaskSpan};
 
-/// One thing that a worker has and a step may require, as a person would say it: `Blender 3.4`, `device cuda`,
-/// `engine CYCLES`. The core compares the texts and knows nothing of what they mean.
+/// A property that a worker has and a step may require, as a person would say it: `Blender 3.4`, `device cuda`,
+/// `engine CYCLES`. The core only compares the texts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(pub String);
 
@@ -31,13 +31,12 @@ impl From<&str> for Label {
     }
 }
 
-/// The requirement of a step: a worker must offer every one of these labels, room for what a slot of it claims, and one
-/// of each limit that it counts against.
+/// The requirement of a step: labels that a worker must offer, room for the claim of a slot, and limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
     pub labels: BTreeSet<Label>,
     pub room: Room,
-    /// Farm-wide limits (licences), by name: how many of each a slot holds while it works.
+    /// The number that a slot holds of each farm-wide limit (licence) while it works.
     pub limits: BTreeMap<String, u32>,
 }
 
@@ -48,11 +47,11 @@ pub struct Room {
     pub cores: u32,
     /// Bytes; 0 where it is not known.
     pub memory: u64,
-    /// Bytes that frames were seen to take: room is kept for it beside others, but a machine that has less may try
-    /// alone.
+    /// Bytes that frames were seen to take: they are kept free beside others, but a machine that has less may try a
+    /// frame alone.
     pub learned: u64,
     pub gpus: Gpus,
-    /// The machine for itself.
+    /// The slot has the machine for itself.
     pub whole: bool,
 }
 
@@ -63,7 +62,7 @@ pub enum Gpus {
     None,
     /// `count` GPUs, each with at least `memory` bytes.
     Some { count: NonZeroU16, memory: u64 },
-    /// Every GPU of the worker with at least `memory` bytes; at least one.
+    /// Every GPU of the worker with at least `memory` bytes; it must have one.
     All { memory: u64 },
 }
 
@@ -80,10 +79,10 @@ impl<L: Into<Label>> FromIterator<L> for Requirement {
     }
 }
 
-/// A stage of a job: `count` tasks of one kind.
+/// The plan of a step: tasks of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepPlan {
-    /// Tasks; 1 to [`MAX_TASKS`].
+    /// The number of tasks; 1 to [`MAX_TASKS`].
     pub count: u32,
     /// The number of tasks for each frame, those of the first frame first; `None` where tasks are not about frames.
     pub per_frame: Option<NonZeroU32>,
@@ -91,14 +90,14 @@ pub struct StepPlan {
     pub after: Vec<StepDependency>,
     pub order: Order,
     pub requires: Requirement,
-    /// The session that a warm process has open: slots that have it are preferred. `None`: its tasks open nothing and
-    /// leave open what is.
+    /// The session that a warm process has open: slots that have it are preferred. `None`: tasks open none and leave the
+    /// process's as it is.
     pub session: Option<SessionKey>,
-    /// The times of its tasks tell how fast a worker is.
+    /// The speed of a worker is learned from the times of these tasks.
     pub measures_speed: bool,
     /// Milliseconds without a sign of progress after which an attempt is taken to hang.
     pub hang_ms: Option<u64>,
-    /// The devices of which the job is pinned to one, where it may render on several.
+    /// The devices to choose from, where the job may render on several.
     pub device: Option<OpenDevice>,
 }
 
@@ -106,9 +105,9 @@ pub struct StepPlan {
 /// task of the job pins all steps of it to one label: the best that the worker has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenDevice {
-    /// The label that the step requires until then: every worker that has one of the devices has it.
+    /// The label that the step requires until the job is pinned: every worker with one of the devices has it.
     pub any: Label,
-    /// The session until then. No process ever has it open.
+    /// The session until the job is pinned. No process ever has it open.
     pub session: SessionKey,
     /// The best first.
     pub options: Vec<DeviceOption>,
@@ -123,7 +122,7 @@ pub struct DeviceOption {
 }
 
 impl StepPlan {
-    /// Requires the device of this label, or again whichever there is.
+    /// Requires the device of this label; without one, any of the devices.
     pub(crate) fn set_device(&mut self, label: Option<&Label>) {
         let Some(device) = &self.device else { return };
         let option = label.and_then(|label| device.options.iter().find(|option| option.label == *label));
@@ -134,34 +133,33 @@ impl StepPlan {
         self.session = Some(option.map_or(device.session, |option| option.session));
     }
 
-    /// Returns whether tasks of it may begin before all that they depend on is there.
+    /// Returns whether tasks may begin before all that they depend on is done.
     pub(crate) fn may_stream(&self) -> bool {
         self.after.iter().any(|after| after.start == DependencyStart::FirstDone)
     }
 
-    /// The number of its frames, where its tasks are about frames.
+    /// The number of frames, where tasks are about frames.
     fn frames(&self) -> Option<u32> {
         self.per_frame.map(|tasks| self.count / tasks)
     }
 
-    /// The tasks of these frames, each named by its position. None where tasks are not about frames.
+    /// The tasks of these frames, which are given by their positions. Empty where tasks are not about frames.
     pub(crate) fn tasks_of(&self, frames: &IndexSet) -> IndexSet {
-        self.each_span(frames, |tasks, first, end| first * tasks..end * tasks)
+        self.map_spans(frames, |tasks, first, end| first * tasks..end * tasks)
     }
 
-    /// The frames of which these are tasks, by their positions.
+    /// The positions of the frames that have one of these tasks.
     pub(crate) fn frames_of(&self, tasks: &IndexSet) -> IndexSet {
-        self.each_span(tasks, |each, first, end| first / each..end.div_ceil(each))
+        self.map_spans(tasks, |each, first, end| first / each..end.div_ceil(each))
     }
 
-    /// The frames of which all tasks are among these, by their positions.
+    /// The positions of the frames that have all their tasks among these.
     pub(crate) fn whole_frames_of(&self, tasks: &IndexSet) -> IndexSet {
-        self.each_span(tasks, |each, first, end| first.div_ceil(each)..end / each)
+        self.map_spans(tasks, |each, first, end| first.div_ceil(each)..end / each)
     }
 
-    /// The spans that `to` makes of the number of tasks for each frame and each span of the set, which ends before its
-    /// last argument.
-    fn each_span(&self, set: &IndexSet, to: impl Fn(u32, u32, u32) -> Range<u32>) -> IndexSet {
+    /// The union of the ranges that `to` makes of the number of tasks for each frame and the half-open range of each span.
+    fn map_spans(&self, set: &IndexSet, to: impl Fn(u32, u32, u32) -> Range<u32>) -> IndexSet {
         let mut all = IndexSet::default();
         let Some(each) = self.per_frame.map(NonZeroU32::get) else { return all };
         for span in set.spans() {
@@ -173,7 +171,7 @@ impl StepPlan {
         all
     }
 
-    /// Returns whether it may follow these steps of its job.
+    /// Checks that the step may follow these steps of its job.
     pub(crate) fn validate<'a>(
         &self,
         before: impl ExactSizeIterator<Item = &'a StepPlan> + Clone,
@@ -201,7 +199,7 @@ impl StepPlan {
         Ok(())
     }
 
-    /// A step of `count` tasks, in their order, on any worker.
+    /// A step of `count` tasks in sequential order, on any worker.
     pub fn new(count: u32, session: impl Into<Option<SessionKey>>) -> Self {
         Self {
             count,
@@ -224,11 +222,11 @@ pub struct SchedulingOptions {
     pub priority: u8,
     pub project: String,
     pub user: String,
-    /// Workers that it may be on at once.
+    /// The most workers that the job may be on at once.
     pub max_workers: Option<u32>,
-    /// Jobs that must be completed before it starts. One that the core does not hold counts as not completed.
+    /// Jobs that must be completed before this one starts. One that the core does not hold counts as not completed.
     pub after: BTreeSet<JobId>,
-    /// It does not start earlier.
+    /// The start time.
     pub not_before: Option<Moment>,
 }
 
@@ -250,7 +248,7 @@ impl Default for SchedulingOptions {
     }
 }
 
-/// A job as the core needs it. Valid by construction.
+/// A validated job, as the core needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobPlan {
     id: JobId,
@@ -260,7 +258,7 @@ pub struct JobPlan {
     hold: Option<IndexSet>,
 }
 
-/// The reasons for which steps make no job.
+/// The reason for which steps make no job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     #[error("the job has no step; give it at least one")]
@@ -273,9 +271,9 @@ pub enum PlanError {
     TooManyTasks(StepIndex),
     #[error("step {step} waits for step {after}, which is not before it; order the steps")]
     NotBefore { step: StepIndex, after: StepIndex },
-    #[error("step {0} has not the same number of tasks for each frame")]
+    #[error("step {0} does not have the same number of tasks for each frame")]
     PartOfFrame(StepIndex),
-    #[error("step {step} waits for the frames of step {after}, and has others")]
+    #[error("step {step} waits for the frames of step {after}, but has other frames")]
     OtherFrames { step: StepIndex, after: StepIndex },
     #[error("the job is held after frames that it does not have")]
     NoSuchFrames,
@@ -285,8 +283,8 @@ impl JobPlan {
     pub const MAX_STEPS: usize = 1024;
 
     /// # Errors
-    /// If there is no step or too many, a step has no task or too many or a part of a frame, or one waits for itself or a
-    /// later, or for frames that it has not.
+    /// If there is no step or too many, a step has no task, too many or a part of a frame, or a step waits for one that is
+    /// not before it or for frames that it does not have.
     pub fn new(id: JobId, steps: Vec<StepPlan>) -> Result<Self, PlanError> {
         if steps.is_empty() {
             return Err(PlanError::NoSteps);
@@ -295,14 +293,14 @@ impl JobPlan {
         Ok(Self { id, options: SchedulingOptions::default(), steps, pinned: None, hold: None })
     }
 
-    /// The same steps with these scheduling options; a priority above the highest is the highest.
+    /// Sets the scheduling options; a priority above the highest is the highest.
     pub fn scheduled(mut self, mut options: SchedulingOptions) -> Self {
         options.priority = options.priority.min(SchedulingOptions::MAX_PRIORITY);
         self.options = options;
         self
     }
 
-    /// The same job, pinned to the device of this label.
+    /// Pins the job to the device of this label.
     pub fn pinned(mut self, label: &Label) -> Self {
         self.steps.iter_mut().for_each(|step| step.set_device(Some(label)));
         self.pinned = Some(label.clone());

@@ -1,6 +1,9 @@
-//! Every input of the core: what people do to jobs and workers, what workers say, and what time does.
+//! The inputs of the core: requests of people, reports of workers, and time.
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 use kiln_types::{
     AttemptId, DesiredState, Failure, JobId, JobState, MAX_TASKS, StepIndex, TaskId, TaskIndex, WorkerId,
@@ -15,7 +18,7 @@ use crate::{
     state::{AttemptPhase, Job, JobEnd, JobPhase, Presence, Slot, Step, Worker, WorkerStreams},
 };
 
-/// Jobs, by people.
+/// Requests of people about jobs.
 impl Core {
     /// # Errors
     /// If the core holds a job of this id.
@@ -33,7 +36,7 @@ impl Core {
         Ok(())
     }
 
-    /// Changes the scheduling options of a job; what is dispatched stays so. Its project and user are not changed.
+    /// Changes the scheduling options of a job, but for its project and user. Dispatched attempts go on.
     ///
     /// # Errors
     /// If there is no such job.
@@ -50,7 +53,7 @@ impl Core {
         Ok(())
     }
 
-    /// Starts nothing more of the job: what runs goes on, what is queued is preempted. A paused job stays so.
+    /// Pauses the job: attempts that run go on, queued ones are preempted.
     ///
     /// # Errors
     /// If there is no such job, or it has ended.
@@ -74,7 +77,7 @@ impl Core {
         Ok(())
     }
 
-    /// Lets a paused job go on. It also lifts the hold of a job, unless the job was paused before it reached that.
+    /// Resumes a paused job. This also lifts its hold, unless the job was paused before it reached that.
     ///
     /// # Errors
     /// If there is no such job, or it has ended.
@@ -89,7 +92,7 @@ impl Core {
         Ok(())
     }
 
-    /// Revokes what runs, and ends the job.
+    /// Revokes the job's attempts and ends it.
     ///
     /// # Errors
     /// If there is no such job, or it has ended.
@@ -99,11 +102,11 @@ impl Core {
         Ok(())
     }
 
-    /// Lets failed tasks, and those that were cancelled before they were done, wait again with a clean slate, in the
-    /// generation they had. Returns how many.
+    /// Lets failed and cancelled tasks wait again in the generation that they had, without their failures. Returns their
+    /// number.
     ///
     /// # Errors
-    /// If there is no such job, or no such task in it.
+    /// If there is no such job, or it has no such task.
     pub fn retry_failed(&mut self, id: JobId, out: &mut impl Outbox) -> JobResult<u32> {
         let job = self.existing_job(id)?;
         let has_none = |step: &Step| step.tasks.counts().failed + step.tasks.counts().cancelled == 0;
@@ -119,16 +122,16 @@ impl Core {
             count += reset.len();
             changed.insert(place, reset);
         }
-        // Tasks that waited for these to end went on without them; those that wait for them to be done have not begun.
+        // Tasks that waited for these to end have run without them; those that wait for them to be done have not begun.
         self.outdate_dependents(id, changed, |after| after.until == DependencyEnd::Ended, out);
         self.wake_held(id, was_held, out);
         self.reopen_job(id, out);
         Ok(count)
     }
 
-    /// Renders these tasks of this step again, or every task of the job: those that are done in a new generation, those
-    /// that failed or were cancelled in the one they had; those that wait or run do so anyhow. Steps that depend on the
-    /// step are done again too. Returns how many tasks of those named.
+    /// Renders these tasks of this step again, or every task of the job, and the tasks that depend on them. Tasks that are
+    /// done wait again in a new generation, failed and cancelled ones in the one they had; those that wait or run are not
+    /// changed. Returns the number of named tasks that wait again.
     ///
     /// # Errors
     /// If there is no such job, step or task, or none of them has ended.
@@ -165,11 +168,11 @@ impl Core {
         Ok(count)
     }
 
-    /// Adds tasks to the end of a step, and with its frames those of every step that has tasks for each frame. Steps that
-    /// depend on one as a whole are done again.
+    /// Adds tasks to the end of a step. If these are frames, every step with tasks for each frame gets its tasks for them.
+    /// Steps that depend on a grown one as a whole are done again.
     ///
     /// # Errors
-    /// If there is no such job or step, nothing is added or a part of a frame, or a step would have too many tasks.
+    /// If there is no such job or step, no task or a part of a frame is added, or a step would have too many tasks.
     pub fn extend(&mut self, id: JobId, step: StepIndex, added: u32, out: &mut impl Outbox) -> JobResult {
         let job = self.existing_job(id)?;
         let missing = JobError::NoSuchStep { job: id, step };
@@ -207,12 +210,12 @@ impl Core {
         Ok(())
     }
 
-    /// Adds a step to the end of the job, which may depend on every step that it has. A job that has ended goes on with
-    /// it; a paused one stays so.
+    /// Adds a step to the end of the job, which may depend on every step that the job has. A job that has ended is opened
+    /// again; a paused one stays paused.
     ///
     /// # Errors
-    /// If there is no such job, it was cancelled, the step does not fit it, or the job has failed and nothing of the step
-    /// can be made from what is there.
+    /// If there is no such job, it was cancelled, the step does not fit it, or the job has ended and no task of the step
+    /// could run.
     pub fn add_step(&mut self, id: JobId, plan: StepPlan, out: &mut impl Outbox) -> JobResult<StepIndex> {
         let job = self.existing_job(id)?;
         if job.phase == JobPhase::Ended(JobEnd::Cancelled) {
@@ -223,7 +226,7 @@ impl Core {
         let place = job.steps.len();
         self.append_step(id, plan);
         let job = self.state.job(id);
-        if job.has_ended() && !job.could_run(place) {
+        if job.has_ended() && !job.has_ready_tasks(place) {
             let step = self.state.job_mut(id).steps.pop();
             step.into_iter().for_each(|step| self.release_step(&step));
             return Err(JobError::DependencyFailed(id));
@@ -234,7 +237,7 @@ impl Core {
         Ok(step)
     }
 
-    /// Drops an ended job from memory. Slots that still run something of it stay closed until it is reported.
+    /// Drops an ended job from memory. Slots that still run an attempt of it stay closed until that is reported.
     ///
     /// # Errors
     /// If there is no such job, or it has not ended.
@@ -243,7 +246,7 @@ impl Core {
         if !job.has_ended() {
             return Err(JobError::JobNotEnded { job: id, state: job.state() });
         }
-        // What its slots hold of limits and shares is given back while the job is known.
+        // Its slots return their limits and shares while the job is known.
         let on: Vec<WorkerId> = job.on.keys().copied().collect();
         self.indexes.active.remove(&id);
         on.into_iter().for_each(|worker| self.reindex_worker(worker));
@@ -266,15 +269,15 @@ impl Core {
     }
 }
 
-/// Workers and accounts, by people.
+/// Requests of people about workers and accounts.
 impl Core {
-    /// Sets how a project or a user shares the farm.
+    /// Sets the weight and the cap of a project or a user.
     pub fn set_share(&mut self, account: Account, share: Share) {
         self.fair_share.set(account, share);
         self.look_again();
     }
 
-    /// Sets what a person wants of the worker. It is remembered for one that is not there, too.
+    /// Sets the desired state of the worker, which may be one that has not joined yet.
     pub fn set_desired_state(&mut self, id: WorkerId, desired: DesiredState, out: &mut impl Outbox) {
         let worker = self.known_worker(id);
         if std::mem::replace(&mut worker.desired, desired) == desired {
@@ -286,7 +289,7 @@ impl Core {
         self.record_workers(out);
     }
 
-    /// Ends the quarantine of a worker; returns whether it was in one.
+    /// Ends the quarantine of a worker; returns whether it was quarantined.
     pub fn unquarantine_worker(&mut self, id: WorkerId, out: &mut impl Outbox) -> bool {
         self.clear_incidents(id);
         let was_quarantined = self.end_quarantine(id, out);
@@ -301,7 +304,7 @@ impl Core {
         }
         self.expire_worker(now, id, false, out);
         self.expired_of(id).into_iter().for_each(|expired| self.drop_expired(expired.attempt));
-        // Whatever counts it gives it back.
+        // This takes it out of every count.
         self.set_offer(id, WorkerOffer::default());
         self.clear_incidents(id);
         self.drop_quarantine(id);
@@ -313,10 +316,10 @@ impl Core {
     }
 }
 
-/// Workers, by what they say.
+/// Reports of workers.
 impl Core {
-    /// The worker is connected, for the first time or again. `held` is everything it still has of earlier connections:
-    /// what is still wanted goes on, the rest is revoked, and what it should have and does not is lost.
+    /// The worker is connected, for the first time or again. `held`: the attempts that it still has of earlier connections.
+    /// Those that are still wanted go on, the others are revoked, and those that it should have and does not are lost.
     pub fn worker_joined(
         &mut self,
         now: Moment,
@@ -367,7 +370,7 @@ impl Core {
         self.record_workers(out);
     }
 
-    /// The worker has other slots or labels than it said, or is available or not. What it has begun goes on.
+    /// The worker's offer has changed. Attempts that it has begun go on.
     pub fn worker_offer_changed(&mut self, id: WorkerId, offer: WorkerOffer, out: &mut impl Outbox) {
         if self.state.find_worker(id).is_some() {
             self.set_offer(id, offer);
@@ -376,8 +379,8 @@ impl Core {
         }
     }
 
-    /// Something of the worker arrived at this time, which may have passed, and the core is told of it later: its
-    /// leases run from then. One whose lease has expired already comes back by what it says.
+    /// A message of the worker arrived at this time, and the core will read it later: the lease runs from its arrival. A
+    /// worker whose lease has expired comes back only by the message itself.
     pub fn renew_lease(&mut self, arrived: Moment, id: WorkerId) {
         let end = arrived.after(self.config.lease_ms);
         if let Some(worker) = self.state.find_worker_mut(id)
@@ -387,14 +390,14 @@ impl Core {
         }
     }
 
-    /// A sign of life that arrived at this time: the leases of all its attempts run from then. What expired while it
-    /// was silent goes on, where nobody else has begun it.
+    /// A sign of life of the worker arrived at this time: its lease runs from then. Attempts that expired while it was
+    /// silent go on, unless their tasks were dispatched elsewhere.
     pub fn heartbeat(&mut self, now: Moment, id: WorkerId, out: &mut impl Outbox) {
         let until = self.new_lease(now);
         let Some(worker) = self.state.find_worker_mut(id) else { return };
         match worker.presence {
             Presence::Connected { .. } => self.renew_lease(now, id),
-            // Only a join says what it holds.
+            // Only a join tells which attempts it holds.
             Presence::Away { .. } | Presence::Offline => {}
             Presence::Silent => {
                 worker.presence = Presence::Connected { until };
@@ -406,15 +409,15 @@ impl Core {
         }
     }
 
-    /// The slot began this attempt; whatever ran on the slot before has left Blender. Reports of attempts that the
-    /// worker does not hold change nothing.
+    /// The slot began this attempt; the one that ran on it before has left Blender. A report of an attempt that the worker
+    /// does not hold changes nothing.
     pub fn attempt_started(&mut self, now: Moment, worker: WorkerId, id: AttemptId, out: &mut impl Outbox) {
         let Some(attempt) = self.state.attempts.get_mut(id).filter(|known| known.worker == worker) else {
             return;
         };
         match &mut attempt.phase {
             AttemptPhase::Assigned { .. } => self.begin_attempt(now, id, out),
-            // Should its worker turn out to be alive, it goes on as what it is.
+            // Should its worker turn out to be alive, the attempt is resumed in this phase.
             AttemptPhase::Expired { was, .. } => {
                 *was = was.slot().map_or(*was, |slot| HeldPhase::Running { slot });
             }
@@ -424,8 +427,8 @@ impl Core {
         }
     }
 
-    /// The attempt left its slot, and this is how. `Delivered` only once every file is checked and stored: the first
-    /// for a generation wins, also from an attempt that had expired.
+    /// The attempt left its slot. `Delivered` only once every file is checked and stored: the first delivery of a
+    /// generation wins, also that of an expired attempt.
     pub fn attempt_finished(
         &mut self,
         now: Moment,
@@ -451,49 +454,47 @@ impl Core {
             Finish::Delivered => return self.deliver(now, id, out),
             Finish::Failed(failure) if is_live => self.attempt_failed(now, id, failure, out),
             Finish::Returned if is_live => self.attempt_unfinished(id, false, false, out),
-            // Its task has gone its own way since.
             Finish::Failed(_) | Finish::Returned => self.drop_expired(id),
         }
         ReportOutcome::Recorded
     }
 
-    /// The attempt shows progress: a sample is done, its Blender says something, bytes are written.
+    /// The attempt made progress: a sample is done, its Blender printed a message, bytes were written.
     pub fn attempt_moved(&mut self, now: Moment, worker: WorkerId, id: AttemptId) {
-        if self.holds(worker, id) {
+        if self.has_attempt(worker, id) {
             self.time_limits.note_sign(now, id, true);
         }
     }
 
-    /// Its Blender has worked on it, and shows nothing else: not that its worker lives.
+    /// The attempt's Blender used the processor, without a sign of progress.
     pub fn attempt_worked(&mut self, now: Moment, worker: WorkerId, id: AttemptId) {
-        if self.holds(worker, id) {
+        if self.has_attempt(worker, id) {
             self.time_limits.note_sign(now, id, false);
         }
     }
 
-    /// The frame of the attempt has come so far, 0 to 1, as its Blender says.
+    /// Learns from the progress of the attempt's frame, 0 to 1, as its Blender reports it.
     pub fn learn_progress(&mut self, now: Moment, worker: WorkerId, id: AttemptId, part: f32) {
-        if self.holds(worker, id) {
+        if self.has_attempt(worker, id) {
             self.note_progress(now, id, part);
         }
     }
 
-    /// A frame of the task's step held so much memory at most, and was delivered.
+    /// Learns from the peak memory of a frame that was delivered.
     pub fn learn_memory(&mut self, task: TaskId, worker: WorkerId, bytes: u64) {
         let on = self.state.find_worker(worker).map_or(0, |worker| worker.offer.memory);
         self.note_memory(task.into(), bytes, on);
     }
 
-    fn holds(&self, worker: WorkerId, id: AttemptId) -> bool {
+    fn has_attempt(&self, worker: WorkerId, id: AttemptId) -> bool {
         self.state.find_attempt(id).is_some_and(|known| known.worker == worker)
     }
 }
 
-/// Time, and what earlier epochs have learned.
+/// Time, and the knowledge of earlier epochs.
 impl Core {
-    /// The workers whose leases expire by now. If something of one has arrived that the core was not told yet, that is
-    /// to be told before [`Core::tick`], by [`Core::renew_lease`]: a server that was held up must not take its workers
-    /// to have expired.
+    /// The workers whose leases expire by now. If a message of one has arrived and was not read yet, call
+    /// [`Core::renew_lease`] before [`Core::tick`]: a worker must not expire because the server was held up.
     pub fn expiring(&self, now: Moment) -> Vec<WorkerId> {
         if now < self.leases_from {
             return Vec::new();
@@ -502,25 +503,24 @@ impl Core {
         self.state.workers().iter().filter(|(_, worker)| expires(worker)).map(|(id, _)| *id).collect()
     }
 
-    /// The workers with an attempt that hangs by now. If a sign of one waits to be told, [`Core::postpone_hang`] keeps
-    /// [`Core::tick`] from ending it.
-    pub fn hanging(&self, now: Moment) -> std::collections::BTreeSet<WorkerId> {
+    /// The workers with an attempt that hangs by now. If a message of one waits to be read, [`Core::postpone_hang`] keeps
+    /// [`Core::tick`] from ending the attempt.
+    pub fn hanging(&self, now: Moment) -> BTreeSet<WorkerId> {
         self.time_limits.due(now).map(|id| self.state.attempt(id).worker).collect()
     }
 
-    /// Ends nothing on the worker for a second: something of it waits to be told.
+    /// Ends no attempt of the worker for a second: a message of it waits to be read.
     pub fn postpone_hang(&mut self, now: Moment, id: WorkerId) {
-        let is_worker_failure = |attempt: &AttemptId| self.state.attempt(*attempt).worker == id;
-        let due: Vec<AttemptId> = self.time_limits.due(now).filter(is_worker_failure).collect();
+        let is_on_it = |attempt: &AttemptId| self.state.attempt(*attempt).worker == id;
+        let due: Vec<AttemptId> = self.time_limits.due(now).filter(is_on_it).collect();
         due.into_iter().for_each(|attempt| self.time_limits.postpone(now, attempt));
     }
 
-    /// Ends the leases, cooldowns and pauses that are over and the attempts that hang, and releases jobs whose time has
-    /// come.
+    /// Ends leases, cooldowns and pauses that are over and attempts that hang, and releases jobs whose time has come.
     pub fn tick(&mut self, now: Moment, out: &mut impl Outbox) {
         self.end_cooldowns(now);
         self.release_due(now);
-        self.end_overdue(now, out);
+        self.end_hanging(now, out);
         self.end_pauses(now);
         if self.leases_from <= now {
             self.expiring(now).into_iter().for_each(|worker| self.expire_worker(now, worker, true, out));
@@ -530,7 +530,8 @@ impl Core {
         self.record_workers(out);
     }
 
-    /// Returns when [`Core::tick`] and [`Core::schedule`] next have something to do by themselves. It may be too early.
+    /// The time at which [`Core::tick`] or [`Core::schedule`] next has something to do without an input; it may be too
+    /// early.
     pub fn next_deadline(&self) -> Option<Moment> {
         let has_leases = self.leases_from.0 < u64::MAX && !self.state.workers().is_empty();
         let deadlines = [
@@ -545,14 +546,14 @@ impl Core {
         deadlines.into_iter().flatten().min()
     }
 
-    /// The worker was in quarantine when an earlier epoch ended; its pause begins again.
+    /// Quarantines a worker that was in quarantine when an earlier epoch ended; its pause begins again.
     pub fn restore_quarantine(&mut self, now: Moment, id: WorkerId, quarantine: Quarantine) {
         self.known_worker(id);
         self.set_quarantine(now, id, quarantine);
     }
 
-    /// A frame took so long on the worker, without opening its scene, as an earlier epoch measured it. To be told
-    /// before anything is measured, the oldest first.
+    /// Learns from the time of a frame with its scene open, as an earlier epoch measured it. Call it with the oldest first,
+    /// before anything is measured.
     pub fn learn_past_time(&mut self, task: TaskId, worker: WorkerId, ms: u64) {
         if self.state.find_place(task).is_some() {
             self.known_worker(worker);
@@ -560,13 +561,13 @@ impl Core {
         }
     }
 
-    /// A frame of the step held so much memory at most, on a machine that has `on`; 0 where that is not known.
+    /// Learns from the peak memory of a frame on a machine that has `on` bytes; 0 if that is not known.
     pub fn learn_peak(&mut self, job: JobId, step: StepIndex, bytes: u64, on: u64) {
         self.note_memory(StepRef { job, step }, bytes, on);
     }
 }
 
-/// These tasks of a step, if it has them all.
+/// The set of these tasks, if the step has them all.
 fn named_tasks(job: &Job, of: StepRef, tasks: &[TaskIndex]) -> JobResult<IndexSet> {
     let missing = JobError::NoSuchStep { job: of.job, step: of.step };
     let count = job.steps.get(of.place()).ok_or(missing)?.tasks.count();

@@ -1,4 +1,4 @@
-//! The comparison of what a worker says that it holds with what the core has dispatched to it.
+//! The comparison of the attempts that a worker reports with those that the core has dispatched to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Core {
-    /// The worker, made where nothing is known of it yet.
+    /// The worker, which is added if it is not known yet.
     pub(crate) fn known_worker(&mut self, id: WorkerId) -> &mut Worker {
         if self.state.find_worker(id).is_none() {
             self.state.add_worker(id, Worker::unknown());
@@ -25,8 +25,8 @@ impl Core {
         self.state.worker_mut(id).set_offer(offer, |offer| self.requirements.met_by(offer));
     }
 
-    /// Puts on slots again what the worker holds and should; revokes the rest, and forgets what expired and is no
-    /// longer there. Returns those of `missing` that it does not hold.
+    /// Puts the attempts that the worker holds and should hold on its slots again; revokes the others, and forgets expired
+    /// ones that it no longer holds. Returns those of `missing` that it does not hold.
     pub(crate) fn reconcile(
         &mut self,
         now: Moment,
@@ -35,16 +35,16 @@ impl Core {
         held: &[HeldAttempt],
         out: &mut impl Outbox,
     ) -> BTreeSet<AttemptId> {
-        // Each attempt once, in the order in which the worker names them: the order of its queues.
+        // Each attempt once, in the worker's order, which is that of its queues.
         let mut named = BTreeSet::new();
         for held in held.iter().filter(|held| named.insert(held.attempt)) {
             let known = self.state.find_attempt(held.attempt).filter(|known| {
                 known.worker == id && known.task == held.task && known.generation == held.generation
             });
             let is_expired = known.is_some_and(|known| !known.phase.is_live());
-            let goes_on = known.is_some_and(|known| self.may_go_on(held.attempt, known, held.phase));
+            let goes_on = known.is_some_and(|known| self.may_resume(held.attempt, known, held.phase));
             if goes_on && missing.remove(&held.attempt) {
-                self.go_on(now, *held, out);
+                self.resume(now, *held, out);
             } else if is_expired {
                 self.resume_or_revoke(now, *held, out);
             } else {
@@ -57,7 +57,7 @@ impl Core {
         missing
     }
 
-    /// Resumes what expired while the worker was silent, or revokes it where somebody else has it.
+    /// Resumes the attempts that expired while the worker was silent, or revokes those whose tasks are not free.
     pub(crate) fn resume_expired(&mut self, now: Moment, id: WorkerId, out: &mut impl Outbox) {
         let worker = self.state.worker_mut(id);
         let mut closing: BTreeMap<AttemptId, SlotRef> = BTreeMap::new();
@@ -66,7 +66,7 @@ impl Core {
         }
         let streams: Vec<AttemptId> = worker.streams.closing().collect();
         let mut expired = self.expired_of(id);
-        // What ran comes before what was queued behind it.
+        // An attempt that ran comes before those that were queued behind it.
         let is_queued = |held: &HeldAttempt| matches!(held.phase, HeldPhase::Queued { .. });
         expired.sort_by_key(|held| (held.phase.slot(), is_queued(held), held.attempt));
         for held in expired {
@@ -82,9 +82,9 @@ impl Core {
         }
     }
 
-    /// Returns whether a live attempt can be what its worker says it is. What streams begins on a slot only when it is
-    /// placed; one that was placed and has not begun may stream still, where its worker was not told.
-    fn may_go_on(&self, id: AttemptId, known: &Attempt, held: HeldPhase) -> bool {
+    /// Returns whether a live attempt can be in the phase that its worker reports. A streaming one is on a slot only after
+    /// it was placed; one that was placed and has not begun may still stream, if its worker was not told.
+    fn may_resume(&self, id: AttemptId, known: &Attempt, held: HeldPhase) -> bool {
         match (known.phase, held) {
             (AttemptPhase::Streaming { .. }, held) => held == HeldPhase::Streaming,
             (AttemptPhase::Assigned { .. }, HeldPhase::Streaming) => {
@@ -96,13 +96,13 @@ impl Core {
         }
     }
 
-    /// Puts a live attempt, on no slot so far, where its worker has it.
-    fn go_on(&mut self, now: Moment, held: HeldAttempt, out: &mut impl Outbox) {
+    /// Puts a live attempt that is on no slot where its worker has it.
+    fn resume(&mut self, now: Moment, held: HeldAttempt, out: &mut impl Outbox) {
         let HeldAttempt { attempt: id, task, phase, .. } = held;
         let Attempt { worker, phase: known, .. } = *self.state.attempt(id);
         let had_begun = known.has_begun();
         let memory = self.stream_memory(worker, task.into());
-        // A slot that no worker has is not believed.
+        // A slot that no worker can have is not believed.
         let is_possible = phase.slot().is_none_or(|slot| slot.0 < WorkerOffer::MAX_SLOTS);
         let slot = if is_possible { phase.slot() } else { known.slot() };
         let phase = match (known, AttemptPhase::resumed(phase, now, memory)) {
@@ -133,7 +133,7 @@ impl Core {
         }
     }
 
-    /// An expired attempt whose worker is back: its task is its own again where nobody has taken it.
+    /// Resumes an expired attempt whose worker is back, if its task waits; else revokes it.
     fn resume_or_revoke(&mut self, now: Moment, held: HeldAttempt, out: &mut impl Outbox) {
         let HeldAttempt { attempt: id, task, phase, .. } = held;
         let attempt = self.state.attempt(id);
@@ -160,11 +160,11 @@ impl Core {
             self.begin_job(task.job, out);
         }
         self.withdraw_incident(worker, id, out);
-        self.go_on(now, held, out);
+        self.resume(now, held, out);
     }
 
-    /// Tells the worker to stop something that is not wanted; the place that it has waits for its report. The report of
-    /// what has left its slot is on the way and will be answered.
+    /// Tells the worker to stop an attempt that is not wanted; its slot or memory stays taken until it is reported. The
+    /// report of one that has left its slot is on the way.
     fn revoke_foreign(&mut self, id: WorkerId, held: HeldAttempt, out: &mut impl Outbox) {
         let attempt = held.attempt;
         match held.phase {
@@ -182,8 +182,8 @@ impl Core {
         self.push(id, Push::Revoke { attempt, why: RevokeReason::Stale }, out);
     }
 
-    /// Preempts what the worker has queued and should not begin: the job or the worker is paused, the worker is not
-    /// available or in quarantine, its slot is gone, or it no longer fits.
+    /// Preempts the queued attempts that the worker should not begin: the job is paused, the worker is not available, in
+    /// quarantine or no longer fits, or the slot is gone.
     pub(crate) fn preempt_misplaced(&mut self, id: WorkerId, out: &mut impl Outbox) {
         let worker = self.state.worker(id);
         let is_misplaced = |of: &AttemptId| {
@@ -198,7 +198,7 @@ impl Core {
         misplaced.into_iter().for_each(|attempt| self.preempt(attempt, out));
     }
 
-    /// The expired attempts of the worker, as it had each.
+    /// The expired attempts of the worker, each in the phase in which the worker had it.
     pub(crate) fn expired_of(&self, worker: WorkerId) -> Vec<HeldAttempt> {
         let held = |(attempt, known): (AttemptId, &Attempt)| {
             let Attempt { task, generation, phase, .. } = *known;
@@ -207,7 +207,7 @@ impl Core {
         self.state.attempts.expired_of(worker).map(held).collect()
     }
 
-    /// The slot began a queued attempt; whatever ran there before has left Blender.
+    /// The slot began a queued attempt; the one that ran there before has left Blender.
     pub(crate) fn begin_attempt(&mut self, now: Moment, id: AttemptId, out: &mut impl Outbox) {
         let attempt = self.state.attempt_mut(id);
         let Some(of) = attempt.place() else { return };
@@ -232,7 +232,7 @@ impl Core {
         self.begin_time_limit(now, id);
     }
 
-    /// The attempt has left Blender after `ms` milliseconds: its slot, worker and step learn from that.
+    /// Learns from the milliseconds after which an attempt has left Blender.
     fn learn_time(&mut self, ms: u64, id: AttemptId) {
         let attempt = self.state.attempt(id);
         let opens = self.state.step(attempt.task).session().is_some();
@@ -242,7 +242,7 @@ impl Core {
         self.note_attempt(id, ms);
     }
 
-    /// Returns what the report of an attempt tells of its worker's willingness.
+    /// Starts or ends a cooldown of the worker by the report of an attempt.
     pub(crate) fn update_cooldown(&mut self, now: Moment, id: AttemptId, finish: &Finish) {
         let attempt = self.state.attempt(id);
         let worker = attempt.worker;
@@ -250,14 +250,14 @@ impl Core {
         let step = self.state.step(attempt.task);
         let (session, is_first) = (step.session(), step.first_failures.is_open());
         match finish {
-            // Where nothing has been delivered yet, others had better say whether it is the worker or the scene.
+            // Before the first delivery, attempts on other workers show whether the worker or the scene is the origin.
             Finish::Failed(failure) if is_first || failure.cause.is_worker_failure() => {
                 self.cooldowns.start(now, worker, session, CooldownCause::Faulty);
             }
             Finish::Delivered | Finish::Failed(_) => {
                 self.end_cooldown(worker, session, CooldownCause::Faulty)
             }
-            // One that drains or is not available returns it rightly.
+            // A worker that drains or is not available returns attempts rightly.
             Finish::Returned if !was_asked && self.state.worker(worker).is_available() => {
                 self.cooldowns.start(now, worker, session, CooldownCause::Refused);
             }
@@ -265,7 +265,7 @@ impl Core {
         }
     }
 
-    /// An attempt has delivered: commits it, if its generation is open, and revokes the other attempts of its task.
+    /// Commits the delivery of an attempt, if its generation is open, and revokes the other attempts of its task.
     pub(crate) fn deliver(&mut self, now: Moment, id: AttemptId, out: &mut impl Outbox) -> ReportOutcome {
         let attempt = self.state.attempt(id);
         let (task, worker, generation) = (attempt.task, attempt.worker, attempt.generation);
@@ -273,7 +273,7 @@ impl Core {
             self.learn_time(now.since(since), id);
         }
         let is_open = self.may_deliver(self.state.attempt(id));
-        // A live attempt's task is live: only an expired one can come to a task that has ended.
+        // The task of a live attempt is live: only an expired attempt can meet a task that has ended.
         if self.close_attempt(id).is_none() {
             self.drop_expired(id);
         }
@@ -282,7 +282,7 @@ impl Core {
             out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
             return ReportOutcome::Superseded;
         }
-        // The other attempt, or the one of a worker that took over from one that expired.
+        // The speculative attempt, or the one that was dispatched after this one had expired.
         while let Some(other) = self.state.step(task).tasks.first_attempt(task.index) {
             self.revoke(other, RevokeReason::Stale, out);
         }

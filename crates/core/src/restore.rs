@@ -1,4 +1,4 @@
-//! Jobs of an earlier epoch.
+//! The restoring of jobs of an earlier epoch.
 
 use kiln_types::{AttemptId, Generation, JobId, JobState, SlotIndex, TaskId, TaskIndex, WorkerId};
 
@@ -8,7 +8,7 @@ use crate::{
     state::{Attempt, AttemptPhase, EndedTasks, FailureHistory, Job, JobEnd, JobPhase, Presence, TaskPlace},
 };
 
-/// The knowledge of the store about a job besides its plan. Start from [`RestoredJob::new`] and fill the steps.
+/// The stored state of a job besides its plan. Start from [`RestoredJob::new`] and fill the steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoredJob {
     pub state: JobState,
@@ -16,19 +16,19 @@ pub struct RestoredJob {
     pub steps: Vec<RestoredStep>,
 }
 
-/// Tasks that are in none of `done`, `failed` and `cancelled` and have no open attempt wait.
+/// The stored state of a step. Tasks that are in none of `done`, `failed` and `cancelled` wait or have an open attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoredStep {
     /// Tasks whose present generation is committed.
     pub done: IndexSet,
     pub failed: IndexSet,
-    /// As the last [`crate::Record::CancelledTasks`] said.
+    /// The tasks of the last [`crate::Record::CancelledTasks`].
     pub cancelled: IndexSet,
     /// Only those above 0 need be set.
     pub generations: Generations,
     /// Tasks that failed or were lost since they were last reset.
     pub histories: Vec<RestoredHistory>,
-    /// Open attempts, and expired ones that count in `histories`: those may yet deliver.
+    /// Open attempts, and expired ones that count in `histories` and may still deliver.
     pub attempts: Vec<RestoredAttempt>,
 }
 
@@ -40,7 +40,7 @@ pub struct RestoredHistory {
     pub failed_on: Vec<WorkerId>,
     /// The worker of each lost attempt since then.
     pub lost_on: Vec<WorkerId>,
-    /// The most bytes that a [`crate::Record::MemoryExceeded`] of those that failed has named.
+    /// The most bytes of a [`crate::Record::MemoryExceeded`] of the failed attempts.
     pub least_memory: Option<u64>,
 }
 
@@ -53,19 +53,13 @@ pub struct RestoredAttempt {
     pub phase: RestoredPhase,
 }
 
+/// The phase of a stored attempt. One streams that was opened by [`crate::Record::StreamOpened`] and never placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoredPhase {
-    /// It was opened by [`crate::Record::StreamOpened`] and never placed.
     Streaming,
-    Assigned {
-        slot: SlotIndex,
-    },
-    Running {
-        slot: SlotIndex,
-    },
-    Expired {
-        slot: SlotIndex,
-    },
+    Assigned { slot: SlotIndex },
+    Running { slot: SlotIndex },
+    Expired { slot: SlotIndex },
 }
 
 impl RestoredJob {
@@ -83,7 +77,7 @@ impl RestoredJob {
         }
     }
 
-    /// Returns whether a task of it ever started.
+    /// Returns whether a task ever started.
     fn has_begun(&self) -> bool {
         let has_started = |attempt: &RestoredAttempt| {
             matches!(attempt.phase, RestoredPhase::Running { .. } | RestoredPhase::Expired { .. })
@@ -116,9 +110,9 @@ impl Core {
         }
         let (phase, has_begun) = (restored.phase(), restored.has_begun());
         let mut job = self.new_job(plan);
-        // What has begun no longer waits for anything.
+        // A job that has begun no longer waits for its start.
         (job.phase, job.has_begun, job.is_released) = (phase, has_begun, has_begun);
-        let filled = self.fill(id, &mut job, restored.steps).inspect_err(|_| self.release_job(&job));
+        let filled = self.restore_steps(id, &mut job, restored.steps).inspect_err(|_| self.release_job(&job));
         let mut attempts = filled.map_err(bad)?;
         job.block_tasks();
         for place in 0..job.steps.len() {
@@ -131,7 +125,7 @@ impl Core {
             self.indexes.active.insert(id);
             self.indexes.unsettled.insert(id);
         }
-        // Later ones last: of two that ran on one slot, the earlier has left it.
+        // Of two that ran on one slot, the earlier one has left it.
         attempts.sort_by_key(|(_, attempt)| attempt.attempt);
         for (task, attempt) in attempts {
             self.restore_attempt(now, task, attempt);
@@ -140,7 +134,7 @@ impl Core {
     }
 
     /// Sets the tasks of the steps; returns the attempts.
-    fn fill(
+    fn restore_steps(
         &self,
         id: JobId,
         job: &mut Job,
@@ -197,7 +191,7 @@ impl Core {
         }
         let is_live = phase.is_live();
         if !is_live && step.plan.device.is_some() {
-            // The job may have been pinned to another device since: of that the records say nothing.
+            // The job may have been pinned to another device since; the records do not tell.
             return;
         }
         let tasks = &mut step.tasks;

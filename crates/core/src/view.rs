@@ -1,4 +1,4 @@
-//! The core as others may look at it.
+//! The views of the core's state for its callers.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
 pub struct JobStatus {
     pub id: JobId,
     pub state: JobState,
-    /// The device that it is pinned to, of several on which it may render.
+    /// The device that the job is pinned to, of several to choose from.
     pub pinned: Option<Label>,
     pub steps: Vec<StepStatus>,
 }
@@ -41,7 +41,7 @@ pub struct TaskStatus {
     pub generation: Generation,
     /// The open attempt and its worker, where the task is assigned or running, or streams.
     pub attempt: Option<(AttemptId, WorkerId)>,
-    /// Its speculative attempt, where it was begun again because the first will end late.
+    /// The speculative attempt.
     pub second: Option<(AttemptId, WorkerId)>,
 }
 
@@ -52,11 +52,11 @@ pub struct WorkerStatus {
     pub name: String,
     pub state: WorkerState,
     pub desired: DesiredState,
-    /// As last offered.
+    /// The slots of the last offer.
     pub slots: u16,
-    /// Slots with an attempt that is running or about to.
+    /// Slots with an attempt that runs or is queued.
     pub busy: u16,
-    /// Attempts handed to it and not closed.
+    /// Live attempts.
     pub attempts: u32,
     pub quarantine: Option<QuarantineView>,
 }
@@ -67,7 +67,7 @@ pub struct QuarantineView {
     /// One sentence for a person.
     pub reason: String,
     pub failed_probes: u32,
-    /// The earliest time of the next probe; `None` where it may be at any time, or is under way.
+    /// The earliest time of the next probe; `None` if it is due or runs.
     pub next: Option<Moment>,
 }
 
@@ -105,27 +105,26 @@ impl Core {
         })
     }
 
-    /// The task, generation and worker of this attempt, if the core still knows it: open, or closed and able to
-    /// deliver.
+    /// The task, generation and worker of an attempt that is open, or closed and may still deliver.
     pub fn attempt_task(&self, attempt: AttemptId) -> Option<(TaskId, Generation, WorkerId)> {
         self.state.find_attempt(attempt).map(|known| (known.task, known.generation, known.worker))
     }
 
     pub fn workers(&self) -> Vec<WorkerStatus> {
-        self.state.workers().iter().map(|(id, worker)| view(*id, worker)).collect()
+        self.state.workers().iter().map(|(id, worker)| worker_status(*id, worker)).collect()
     }
 
     pub fn worker(&self, id: WorkerId) -> Option<WorkerStatus> {
-        self.state.find_worker(id).map(|worker| view(id, worker))
+        self.state.find_worker(id).map(|worker| worker_status(id, worker))
     }
 
-    /// Returns what a worker must have, and have free, for tasks of the step.
+    /// The requirement of the step, with the memory that was learned.
     pub fn requirement(&self, job: JobId, step: StepIndex) -> Option<&Requirement> {
         let step = self.state.find_step(StepRef { job, step })?;
         Some(&self.requirements[step.requirement].requirement)
     }
 
-    /// The tasks of a step on which others depend that have not ended.
+    /// The tasks of a step that open tasks depend on.
     pub fn tasks_in_use(&self, job: JobId, step: StepIndex) -> IndexSet {
         let mut used = IndexSet::default();
         let Some(job) = self.state.find_job(job) else { return used };
@@ -154,13 +153,13 @@ impl Core {
         self.limits.iter().map(|(name, limit)| (name.as_str(), *limit))
     }
 
-    /// Returns whether no job has anything left to run: every one has ended, or there is none.
+    /// Returns whether every job has ended.
     pub fn is_idle(&self) -> bool {
         self.indexes.active.is_empty()
     }
 }
 
-fn view(id: WorkerId, worker: &Worker) -> WorkerStatus {
+fn worker_status(id: WorkerId, worker: &Worker) -> WorkerStatus {
     WorkerStatus {
         id,
         name: worker.offer.name.clone(),

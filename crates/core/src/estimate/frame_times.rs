@@ -1,5 +1,4 @@
-//! The times of a step's frames: how long they take, what opening their scene adds, and how that changes along the
-//! animation.
+//! The times of a step's frames and of opening their scene, and their change along the animation.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +6,7 @@ use kiln_types::TaskIndex;
 
 use crate::tuning::estimate::{KNOWN_FRAMES, LATEST, PIECES};
 
-/// The work of a step's frames: the milliseconds that they take on a worker of speed 1.
+/// The work of a step's frames, which is their time on a worker of speed 1; milliseconds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FrameTimes {
     /// Smoothed.
@@ -23,12 +22,12 @@ pub(crate) struct FrameTimes {
     first: Option<f32>,
     /// The part of the expected time by which the longest of the last frames took longer.
     excess: f32,
-    /// The latest, in a ring.
+    /// The latest frames, in a ring.
     latest: [f32; LATEST],
     curve: Curve,
-    /// The errors of the mean and of the curve lately, as ratios above 1.
+    /// The recent errors of the mean and of the curve, as ratios above 1.
     off: Option<(f32, f32)>,
-    /// The bend of progress: the part done is the part of the time that is over to this power. Smoothed.
+    /// The exponent by which the part of the time that is over gives the part that is reported done, smoothed.
     bend: Option<f32>,
 }
 
@@ -46,7 +45,7 @@ impl FrameTimes {
         self.spread =
             if self.frames == 0 { 0.0 } else { self.spread + ((work - self.mean).abs() - self.spread) / 8.0 };
         if let Some(expected) = self.at(task) {
-            // Forgotten slowly: one frame in many tells how late another may be.
+            // Forgotten slowly: one late frame in many shows how late another may be.
             let excess = work / expected.max(1.0) - 1.0;
             self.excess = excess.clamp(self.excess * 0.98, 4.0);
         }
@@ -62,8 +61,8 @@ impl FrameTimes {
         self.curve.measured(task, work);
     }
 
-    /// The mean of the frames to come, in milliseconds at speed 1, and by what part of it that may be off. Frames to
-    /// come are not those that were: a tenth of doubt stays.
+    /// The mean of the frames to come, in milliseconds at speed 1, and the part of it by which that may be off, at least a
+    /// tenth.
     pub fn expected(&self) -> Option<(f32, f64)> {
         let mean = self.mean()?;
         if self.cold {
@@ -76,8 +75,7 @@ impl FrameTimes {
         ))
     }
 
-    /// Learns that this part of a frame was reported done when this part of its time was over; both above 0 and below
-    /// 1.
+    /// Learns from the part of a frame that was reported done when a part of its time was over; both above 0 and below 1.
     pub fn progressed(&mut self, done: f32, time: f32) {
         if 0.0 < time && time < 1.0 {
             let bend = (done.ln() / time.ln()).clamp(0.5, 5.0);
@@ -85,8 +83,8 @@ impl FrameTimes {
         }
     }
 
-    /// The part of a frame's time that is over when this part is reported done. Where Cycles stops early in the parts
-    /// of a picture that are done, the first samples take most of the time.
+    /// The part of a frame's time that is over when this part is reported done. With adaptive sampling, the first samples
+    /// take most of the time.
     pub fn time_at(&self, done: f32) -> f32 {
         done.powf(1.0 / self.bend.unwrap_or(1.0))
     }
@@ -105,14 +103,14 @@ impl FrameTimes {
         (self.frames > 0).then_some(self.mean)
     }
 
-    /// The time of this frame, by its neighbours where those have told better than the mean.
+    /// The time of this frame, by its neighbours if those have predicted better than the mean.
     pub fn at(&self, task: TaskIndex) -> Option<f32> {
         let by_curve = self.off.is_some_and(|(mean, curve)| curve < mean);
         let near = if by_curve { self.curve.at(task) } else { None };
         near.or_else(|| self.mean())
     }
 
-    /// The time that opening the scene adds; the mean of the frames where that was not measured.
+    /// The time that opening the scene adds; the mean of the frames if it was not measured.
     pub fn opening(&self) -> Option<f32> {
         self.measured_opening().or_else(|| self.mean())
     }
@@ -121,7 +119,7 @@ impl FrameTimes {
         self.opening.or_else(|| Some((self.first? - self.mean).max(0.0)))
     }
 
-    /// The time of this frame up to this part of it, with its scene opened before, where both are known.
+    /// The time of opening the scene and of this part of the frame, if both are known.
     pub fn with_opening(&self, task: TaskIndex, part: f32) -> Option<f32> {
         let opening = self.measured_opening().filter(|_| self.is_known())?;
         Some(opening + self.at(task)? * part)
@@ -132,23 +130,23 @@ impl FrameTimes {
         1.0 + self.excess
     }
 
-    /// Milliseconds that a frame which has run for `elapsed` will run yet, where `frame` is usual there.
+    /// Milliseconds until the end of a frame that has run for `elapsed`, where `frame` is the usual time.
     pub fn left_ms(&self, frame: u64, elapsed: u64) -> u64 {
         if elapsed < frame {
             return frame - elapsed;
         }
-        // It may be one of the longest. If it is later than those, it will be later still.
+        // It may be one of the longest frames. If it is later than those, as much again is expected.
         let longest = (frame as f32 * self.longest()) as u64;
         (longest.saturating_sub(elapsed) / 2).max(elapsed.saturating_sub(longest)).max(1)
     }
 
-    /// Returns whether the work of frames is known well enough to tell a worker's speed by it.
+    /// Returns whether the work of frames is known well enough to learn a worker's speed from it.
     pub fn is_known(&self) -> bool {
         self.frames >= KNOWN_FRAMES && !self.cold
     }
 }
 
-/// The work along the animation, in as many pieces as needed and at most [`PIECES`].
+/// The work along the animation, in at most [`PIECES`] pieces.
 #[derive(Debug, Clone, Default)]
 struct Curve {
     /// The binary logarithm of a piece's length in frames.
@@ -189,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_part_done_means_in_time_is_learned() {
+    fn the_time_of_a_part_done_is_learned() {
         let mut times = FrameTimes::default();
         assert!((times.time_at(0.25) - 0.25).abs() < 1e-6, "straight until something else is known");
         // A quarter is said to be done when half of the time is over.

@@ -1,4 +1,4 @@
-//! The time of a frame on a worker.
+//! Estimates of the time of a frame on a worker.
 
 use std::num::NonZeroU32;
 
@@ -21,7 +21,7 @@ pub struct SlowAttempt {
 }
 
 impl Core {
-    /// Milliseconds that this frame of the step takes on this slot of the worker; `None` where nobody knows.
+    /// Milliseconds that this frame of the step takes on this slot of the worker; `None` if no frame was measured.
     pub(crate) fn frame_ms(
         &self,
         step: &Step,
@@ -32,31 +32,30 @@ impl Core {
         let here = slot.and_then(|slot| slot.frame_ms(step.session())).map(u64::from);
         let speed = self.state.worker(worker).speed;
         let ms = |work: f32| speed.ms(work).max(1);
-        // A slot has measured few frames, all slots together many. But a worker may be quick at one kind of frame and
-        // slow at another.
+        // A slot has measured few frames, all slots together many. But a worker's speed may differ with the kind of frame.
         let mean = step.times.mean().map(ms).filter(|_| speed.is_trusted());
         let is_usual = |here: &u64| mean.is_some_and(|mean| (here / 2..=here * 2).contains(&mean));
         here.filter(|here| !is_usual(here)).or_else(|| step.times.at(task).map(ms))
     }
 
-    /// Milliseconds that opening the step's scene is taken to add to a frame on the worker.
+    /// Milliseconds that opening the step's scene adds to a frame on the worker.
     pub(crate) fn opening_ms(&self, step: &Step, worker: WorkerId) -> u64 {
         let speed = self.state.worker(worker).speed;
         step.times.opening().map_or(0, |work| speed.ms(work))
     }
 
-    /// Milliseconds that this frame takes on the worker by what an attempt that runs has shown of it.
-    pub(crate) fn foretold_ms(&self, step: &Step, task: TaskIndex, worker: WorkerId) -> Option<u64> {
+    /// Milliseconds that this frame takes on the worker, by the progress of an attempt that runs elsewhere.
+    pub(crate) fn predicted_ms(&self, step: &Step, task: TaskIndex, worker: WorkerId) -> Option<u64> {
         let running = self.state.attempt(step.tasks.first_attempt(task)?);
         let speed = |id: WorkerId| self.state.worker(id).speed.get();
         let ms = running.frame_ms?.get() as f32 * speed(running.worker) / speed(worker);
-        // The speed of that worker may be known badly: it is no longer than the longest.
+        // The speed of that worker may be known badly: the longest frames are the limit.
         let most = step.times.at(task).map_or(ms, |work| work * step.times.longest() / speed(worker));
         Some((ms.min(most) as u64).max(1))
     }
 
-    /// The running attempt, where it takes far longer than other frames of its step take on its worker. `None` also
-    /// where too little is known of the step or the worker.
+    /// The times of a running attempt that takes far longer than other frames of its step on its worker. `None` if it does
+    /// not, or too little is known of the step or the worker.
     pub fn slow(&self, now: Moment, id: AttemptId) -> Option<SlowAttempt> {
         let attempt = self.state.find_attempt(id)?;
         let AttemptPhase::Running { slot, since } = attempt.phase else { return None };
@@ -74,8 +73,7 @@ impl Core {
         (ran_ms > most.saturating_add(opening)).then_some(SlowAttempt { ran_ms, usual_ms: usual as u64 })
     }
 
-    /// Learns from the progress of a running attempt, 0 to 1, as its Blender reports it. What has hardly begun
-    /// foretells little; what a part done means in time is learned from the frames before.
+    /// Predicts the end of a running attempt from its progress, 0 to 1, as its Blender reports it.
     pub(crate) fn note_progress(&mut self, now: Moment, id: AttemptId, part: f32) {
         let Attempt { task, worker, phase, cold, .. } = *self.state.attempt(id);
         let AttemptPhase::Running { since, .. } = phase else { return };
@@ -95,10 +93,9 @@ impl Core {
         attempt.progress = attempt.progress.or(after.map(|after| ProgressSample { after, part }));
     }
 
-    /// Guesses the speed of a worker of which little is known by a frame that opened its scene: that took `elapsed`
-    /// milliseconds up to this part of its time. The opening of a slow worker must not pass for a frame that never
-    /// ends, and a worker that nobody has measured not for an ordinary one. Returns whether such a frame tells more of
-    /// the worker than of frames.
+    /// Guesses the speed of a worker of which little is known by a frame that opened its scene and took `elapsed`
+    /// milliseconds up to this part of its time. Otherwise the slow opening of a scene would look like a late frame.
+    /// Returns whether such a frame says more about the worker than about frames.
     fn guess_speed(&mut self, worker: WorkerId, task: TaskId, elapsed: u64, part: f32) -> bool {
         let step = self.state.step(task);
         let work = step.times.with_opening(task.index, part).filter(|_| step.plan.measures_speed);
@@ -110,11 +107,10 @@ impl Core {
         true
     }
 
-    /// Learns from an attempt whose frame took so long from its start until it left Blender, and from what was reported
-    /// of it meanwhile.
+    /// Learns from the time of an attempt from its start until it left Blender, and from its reported progress.
     pub(crate) fn note_attempt(&mut self, id: AttemptId, ms: u64) {
         let Attempt { task, worker, cold, progress, .. } = *self.state.attempt(id);
-        // By what was guessed from the usual frame, nothing can be learned of the frames.
+        // A speed that was guessed from the usual frame teaches nothing about frames.
         if cold && self.guess_speed(worker, task, ms, 1.0) {
             return;
         }
@@ -124,7 +120,7 @@ impl Core {
         }
     }
 
-    /// Learns from a frame that took so long on the worker.
+    /// Learns from the time of a frame on the worker.
     pub(crate) fn note_time(&mut self, task: TaskId, worker: WorkerId, ms: u64, cold: bool) {
         let (times, tells) = (&self.state.step(task).times, self.state.step(task).plan.measures_speed);
         let ms = ms.max(1) as f32;
@@ -134,7 +130,7 @@ impl Core {
         if let Some(expected) = expected {
             speed.learn(expected, ms);
         }
-        // By its speed as it is known now: a slow worker's first frame must not pass for a long one.
+        // By the speed as it is known now: a slow worker's first frame must not count as a long one.
         let work = ms * speed.get();
         self.state.step_mut(task).times.measured(task.index, work, cold);
     }

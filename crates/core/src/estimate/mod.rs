@@ -1,4 +1,4 @@
-//! Estimates of frame times: the work of a step's frames, and the speed of workers, both learned.
+//! Estimates: the work and the memory of a step's frames, and the speed of workers, all learned.
 
 pub(crate) mod frame_times;
 pub(crate) mod frames;

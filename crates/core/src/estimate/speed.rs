@@ -2,13 +2,13 @@
 
 use crate::tuning::estimate::{SPEED_STEP, SPEEDS, TRUSTED_FRAMES};
 
-/// Work that a worker does in the time in which a middling worker does 1, as its frames tell.
+/// The speed of a worker relative to an average one, learned from its frames.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Speed {
     speed: f32,
-    /// Frames by which it is known.
+    /// The number of frames that it was learned from.
     frames: u32,
-    /// A frame of the worker was measured, so that the speed means something.
+    /// A frame of the worker with its scene open was measured.
     is_measured: bool,
 }
 
@@ -28,7 +28,7 @@ impl Speed {
         (work / self.speed) as u64
     }
 
-    /// Returns whether the speed says more than what one of the worker's slots has measured.
+    /// Returns whether the speed is known better than the frame time of one of the worker's slots.
     pub fn is_trusted(self) -> bool {
         self.frames >= TRUSTED_FRAMES
     }
@@ -37,13 +37,13 @@ impl Speed {
         self.is_measured
     }
 
-    /// A frame of the worker, which opened its scene or found it open, was measured.
+    /// Notes a measured frame. `cold`: it opened its scene.
     pub fn note_frame(&mut self, cold: bool) {
         self.is_measured |= !cold;
     }
 
-    /// Guesses the speed of a worker of which no frame is known: it took so long for so much work. Returns whether it
-    /// was taken.
+    /// Guesses the speed of a worker of which no frame is known, by the time of some work. Returns whether the guess was
+    /// taken.
     pub fn guess(&mut self, work: f32, ms: u64) -> bool {
         if self.frames == 0 {
             self.speed = (work / ms.max(1) as f32).clamp(*SPEEDS.start(), *SPEEDS.end());
@@ -51,7 +51,7 @@ impl Speed {
         self.frames == 0
     }
 
-    /// Learns from a frame that took `ms` where a middling worker takes `expected`.
+    /// Learns from a frame that took `ms` where an average worker takes `expected`.
     pub fn learn(&mut self, expected: f32, ms: f32) {
         // Smoothed as a ratio: twice as fast and half as fast are equally far.
         let ratio = (expected / ms / self.speed).clamp(0.05, 20.0);

@@ -1,18 +1,18 @@
-//! The origin of a failure: the task, the worker or the job. Pure; the consequences are in the files beside it.
+//! The origin of a failure: the task, the worker or the job. The consequences are in the other files of this folder.
 //!
-//! | what is known | origin |
+//! | facts | origin |
 //! |---|---|
-//! | every attempt of the job would fail so (no camera, a missing file) | job |
+//! | every attempt of the job would fail alike (no camera, a missing file) | job |
 //! | the task ran out of memory, and no connected worker has more | task |
 //! | the first tasks of a step failed alike on several workers, and none was delivered | job |
-//! | it has failed as often as a task may | task |
-//! | the same, but by a fault of its workers while another worker would take it, or where it needs a larger machine and there is one | unknown |
-//! | it would fail so again (a black frame), and it has failed elsewhere too, or there is no other worker | task |
-//! | as many workers as may were lost with it; or fewer, and there is no other | task |
-//! | the worker cannot do it and has said so meanwhile, or is in quarantine while others can take its work | worker |
-//! | anything else | unknown: it is tried again |
+//! | the task has failed as often as a task may | task |
+//! | the same, but by a fault of its workers while another worker would take it, or it needs a larger machine and there is one | unknown |
+//! | the task would fail alike again (a black frame), and has failed on two workers, or there is no other | task |
+//! | as many workers as may were lost with the task; or as many losses of fewer workers, and there is no other | task |
+//! | the worker's new offer no longer fits, or it is in quarantine while others can take its work | worker |
+//! | anything else | unknown: the task is tried again |
 //!
-//! A worker is the origin of what it fails where others deliver: see [`worker_reason`].
+//! A worker is the origin if it fails where others deliver: see [`worker_reason`].
 
 use std::collections::BTreeSet;
 
@@ -38,17 +38,17 @@ pub(crate) enum FailureOrigin {
 pub(crate) struct FailureFacts {
     /// The cause of the failure; `None` if the worker was lost with the attempt, or returned it.
     pub cause: Option<FailureCause>,
-    /// Its worker is the origin, so that it does not count against the task.
+    /// The worker is the origin: the failure does not count against the task.
     pub is_forgiven: bool,
-    /// The first tasks of its step have failed alike, and this one with them.
+    /// The first tasks of the step have failed alike, this one among them.
     pub failed_alike: bool,
     /// The task needs more memory than any connected worker has.
     pub exceeds_all_workers: bool,
-    /// A worker on which the task has not gone wrong would take it now.
+    /// A worker on which the task has not failed or been lost would take it now.
     pub has_untried_worker: bool,
 }
 
-/// The origin of a failure or loss that the history of its task holds already.
+/// The origin of a failure or loss, which the history of the task already has.
 pub(crate) fn classify(history: &FailureHistory, facts: FailureFacts, config: &Config) -> FailureOrigin {
     let is = |of: fn(FailureCause) -> bool| facts.cause.is_some_and(of);
     if is(FailureCause::stops_job) {
@@ -85,19 +85,19 @@ pub(crate) fn was_lost_enough(history: &FailureHistory, facts: FailureFacts, con
     losses >= most && (workers.len() >= most || losses >= 2 * most || !facts.has_untried_worker)
 }
 
-/// Returns whether the task has as many mishaps as it may, whatever their origin.
+/// Returns whether the task has reached the limit of mishaps, whatever their origin.
 pub(crate) fn is_at_limit(history: &FailureHistory, config: &Config) -> bool {
     history.failed_on().len() >= usize::from(config.max_failures)
         || history.lost_on().len() >= usize::from(config.max_losses)
 }
 
-/// Returns why a worker is the origin of its incidents, in a sentence for a person; `None` where it is not. Only
-/// incidents of tasks that went wrong nowhere else count, in steps of which others deliver.
+/// The reason for which a worker is the origin of its incidents, for a person; `None` if it is not the origin. Only
+/// incidents count that no other worker had with the task, in steps that others deliver.
 pub(crate) fn worker_reason(
     incidents: &[Incident],
-    others_deliver: impl Fn(StepRef) -> bool,
+    is_delivered_by_others: impl Fn(StepRef) -> bool,
 ) -> Option<String> {
-    let is_counted = |incident: &&Incident| !incident.shared && others_deliver(incident.task.into());
+    let is_counted = |incident: &&Incident| !incident.shared && is_delivered_by_others(incident.task.into());
     let (mut failures, mut tasks, mut losses) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     for incident in incidents.iter().filter(is_counted) {
         match &incident.kind {
@@ -120,7 +120,7 @@ pub(crate) fn worker_reason(
         lost.map(|incident| incident.task).collect()
     };
     let last = tasks_of(*losses.last()?);
-    // With the same task twice, it may be the task.
+    // If the losses have a task in common, that may be the origin.
     let is_worker = losses.iter().rev().skip(1).any(|earlier| tasks_of(*earlier).is_disjoint(&last));
     is_worker.then(|| {
         format!("it went down {} times, with other frames each time, where others render", losses.len())

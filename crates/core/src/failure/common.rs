@@ -1,4 +1,4 @@
-//! Common failures: a job whose first tasks all fail alike stops before each of them has failed on every worker.
+//! Common failures: a job whose first tasks fail alike stops before each of them has failed on every worker.
 
 use kiln_types::{Failure, TaskId, WorkerId};
 
@@ -15,37 +15,38 @@ pub(crate) struct CommonFailure {
 }
 
 impl Core {
-    /// Notes a failure on these workers, and returns the common failure that it completes. `says` is what makes
-    /// failures alike.
+    /// Notes a failure on these workers, and returns the common failure that it completes. Failures are alike by their cause
+    /// and `alike_by`.
     pub(super) fn note_first_failure(
         &mut self,
         task: TaskId,
         workers: &[WorkerId],
         failure: &Failure,
-        says: &str,
+        alike_by: &str,
     ) -> Option<CommonFailure> {
         let step = self.state.step_mut(task);
         let (requirement, least) = (step.requirement, TASKS.min(step.tasks.count() as usize));
-        let way = step.first_failures.note(task.index, workers, failure.cause, says)?.clone();
-        if way.tasks.len() < least.max(2) || way.attempts < ATTEMPTS {
+        let group = step.first_failures.note(task.index, workers, failure.cause, alike_by)?.clone();
+        if group.tasks.len() < least.max(2) || group.attempts < ATTEMPTS {
             return None;
         }
-        let others = self.workers_besides(way.workers.iter().copied(), requirement);
-        let is_enough = way.workers.len() >= WORKERS || others == 0;
-        // A fault of the worker tells nothing of what others would do; and one that is at work will soon tell.
+        let others = self.workers_besides(group.workers.iter().copied(), requirement);
+        let is_enough = group.workers.len() >= WORKERS || others == 0;
+        // A fault of a worker says nothing about others; and an attempt that runs elsewhere will soon show it.
         let may_differ = others > 0 && failure.cause.is_worker_failure();
         let mut attempts = self.state.step(task).tasks.attempts().map(|id| self.state.attempt(id));
-        let has_begun_it = |known: &Attempt| known.phase.has_begun() && !way.workers.contains(&known.worker);
+        let has_begun_it =
+            |known: &Attempt| known.phase.has_begun() && !group.workers.contains(&known.worker);
         if !is_enough || may_differ || attempts.any(has_begun_it) {
             return None;
         }
-        let on = match way.workers.len() {
+        let on = match group.workers.len() {
             1 => "one worker".to_owned(),
             many => format!("{many} workers"),
         };
         let message =
-            format!("the first {} frames failed alike on {on}: {}", way.tasks.len(), failure.message);
-        let tasks = way.tasks.into_iter().map(|index| TaskId { index, ..task }).collect();
+            format!("the first {} frames failed alike on {on}: {}", group.tasks.len(), failure.message);
+        let tasks = group.tasks.into_iter().map(|index| TaskId { index, ..task }).collect();
         Some(CommonFailure { tasks, reason: Failure { message, ..failure.clone() } })
     }
 }

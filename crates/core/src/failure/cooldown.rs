@@ -1,15 +1,15 @@
-//! Cooldowns of workers that do not take what they are given.
+//! Cooldowns of workers that refuse assignments.
 //!
-//! A worker that returns work at once, or fails before Blender has begun, would get it again at once, and again, as
-//! fast as the network allows. So it gets nothing more of that session for a while, which doubles each time. Cooldowns
-//! do not survive a restart: the first refusal after it begins with the shortest.
+//! A worker that returns work at once, or fails before Blender has begun, would get it again as fast as the network
+//! allows. So it gets no work of that session during a cooldown, which doubles each time. Cooldowns do not survive a
+//! restart.
 
 use kiln_types::{SessionKey, WorkerId};
 
 use crate::{Core, Moment, state::CooldownCause};
 
 impl Core {
-    /// Ends a cooldown of this cause: a start ends refusals, and what Blender has worked on ends faults.
+    /// Ends a cooldown of this cause: the start of an attempt ends one for refusals, a report from Blender one for faults.
     pub(crate) fn end_cooldown(
         &mut self,
         worker: WorkerId,
@@ -21,7 +21,7 @@ impl Core {
         }
     }
 
-    /// Ends the cooldowns that are over by now; their workers are looked at again.
+    /// Ends the cooldowns that are over by now.
     pub(crate) fn end_cooldowns(&mut self, now: Moment) {
         let ended = self.cooldowns.end(now);
         self.state.changed_workers.extend(ended);

@@ -1,4 +1,4 @@
-//! The workers that there are for a requirement, and those of them with incidents.
+//! The number of workers for a requirement, and of those with incidents.
 
 use std::collections::BTreeSet;
 
@@ -17,19 +17,19 @@ impl Core {
         self.corrected(counted, requirement, |_| true, |known| known.slots > 0)
     }
 
-    /// The count as it is with the workers that changed since it was taken.
+    /// A count of an index, corrected by the workers that changed since the index was brought up to date.
     fn corrected(
         &self,
         counted: usize,
         requirement: RequirementId,
-        is: impl Fn(WorkerId) -> bool,
-        was: impl Fn(&Match) -> bool,
+        is_counted: impl Fn(WorkerId) -> bool,
+        was_counted: impl Fn(&Match) -> bool,
     ) -> usize {
         let changed =
             self.state.changed_workers.iter().filter_map(|id| Some((*id, self.state.find_worker(*id)?)));
         changed.fold(counted, |sum, (id, worker)| {
-            let was = worker.matches.get(requirement.0).is_some_and(&was);
-            sum + usize::from(is(id) && self.is_worker_for(id, requirement)) - usize::from(was)
+            let was = worker.matches.get(requirement.0).is_some_and(&was_counted);
+            sum + usize::from(is_counted(id) && self.is_worker_for(id, requirement)) - usize::from(was)
         })
     }
 
@@ -52,8 +52,8 @@ impl Core {
         self.workers_for(of) - self.count_for(these, of)
     }
 
-    /// Returns whether a worker besides these could be given work of this session now, and has not refused it.
-    pub(crate) fn others_take(
+    /// Returns whether another worker than these fits and has no cooldown for the session.
+    pub(crate) fn has_other_worker(
         &self,
         besides: impl IntoIterator<Item = WorkerId>,
         requirement: RequirementId,
@@ -63,8 +63,8 @@ impl Core {
         self.workers_besides(gone, requirement) > 0
     }
 
-    /// Returns whether a worker without incidents, on which the task has not gone wrong, could be given it: that one
-    /// tells best what the origin is.
+    /// Returns whether a worker fits that has no incidents and on which the task has no mishap: it shows best what the
+    /// origin is.
     pub(crate) fn has_unsuspected_worker(&self, of: RequirementId, history: &FailureHistory) -> bool {
         let counted = self.requirements[of].with_incidents as usize;
         let suspected = self.corrected(counted, of, |id| self.has_incidents(id), |known| known.has_incidents);
@@ -72,7 +72,7 @@ impl Core {
         self.workers_for(of) > suspected + self.count_for(tried, of)
     }
 
-    /// Returns whether something went wrong on the worker since it last delivered.
+    /// Returns whether the worker has had incidents since it last delivered.
     pub(crate) fn has_incidents(&self, id: WorkerId) -> bool {
         self.quarantine.with_incidents.contains(&id)
     }

@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Core {
-    /// The worker's lease has expired, or it is to be forgotten: every live attempt of it ends, and its tasks wait.
-    /// `counts`: a loss counts against the tasks that may have been its end, unless it goes down whatever it has.
+    /// Ends every live attempt of a worker whose lease has expired, or that is removed; their tasks wait. `counts`: the
+    /// loss counts against the tasks that may have caused it.
     pub(crate) fn expire_worker(&mut self, now: Moment, id: WorkerId, counts: bool, out: &mut impl Outbox) {
         let worker = self.state.worker_mut(id);
         worker.presence = match worker.presence {
@@ -31,9 +31,9 @@ impl Core {
         }
     }
 
-    /// The attempts that count as losses if the worker is lost now: on each slot the one that ran or was about to,
-    /// because loading a scene kills machines too. Not one of an earlier epoch that never began: the server may have
-    /// died before it was sent.
+    /// The attempts that count as losses if the worker is lost now: on each slot the one that ran or was next, because
+    /// loading a scene can kill a machine too. An attempt of an earlier epoch that never began does not count: the server
+    /// may have died before it was sent.
     pub(crate) fn suspects(&self, id: WorkerId) -> BTreeSet<AttemptId> {
         let slots = self.state.find_worker(id).into_iter().flat_map(|worker| worker.slots());
         let may_count = |id: &AttemptId| id.epoch == self.epoch || self.state.attempt(*id).phase.has_begun();

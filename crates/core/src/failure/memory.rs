@@ -1,4 +1,4 @@
-//! Tasks that run out of memory: they go where there is more.
+//! Tasks that run out of memory are dispatched to machines with more.
 
 use kiln_types::{AttemptId, Failure, FailureCause, JobId};
 
@@ -9,16 +9,15 @@ use crate::{
 };
 
 impl Core {
-    /// Learns that a frame of the step held so much memory at most, on a machine that has `on`; 0 where that is not
-    /// known.
+    /// Learns from the peak memory of a frame on a machine that has `on` bytes; 0 if that is not known.
     pub(crate) fn note_memory(&mut self, of: StepRef, bytes: u64, on: u64) {
         if self.state.find_step(of).is_some() && self.state.step_quietly(of).memory.note_frame(bytes, on) {
             self.widen_requirement(of);
         }
     }
 
-    /// The attempt, closed already, ran out of memory. From now on its task gets a machine for itself: a larger one, or
-    /// where others were at work beside it, one as large. Returns why the task fails, where none is connected.
+    /// A closed attempt ran out of memory. From now on its task gets a machine for itself: a larger one, or one as large if
+    /// others were at work beside it. Returns the task's failure, if no connected machine is large enough.
     pub(super) fn note_out_of_memory(
         &mut self,
         id: AttemptId,
@@ -53,7 +52,7 @@ impl Core {
         Some(Failure::new(FailureCause::OutOfMemory, what))
     }
 
-    /// Gives every step of the job the requirement that its plan and the memory of its frames make.
+    /// Sets the requirement of every step of the job by its plan and the memory of its frames.
     pub(crate) fn widen_requirements(&mut self, job: JobId) {
         let steps = self.state.job(job).steps.len();
         (0..steps).for_each(|place| self.widen_requirement(StepRef::new(job, place)));
@@ -69,8 +68,8 @@ impl Core {
         let mut requirement = step.plan.requires.clone();
         let has_larger = |bytes: u64| self.connected_offers().any(|offer| offer.memory > bytes);
         step.memory.widen(&mut requirement.room, has_larger);
-        // Slots at work take it already, whatever they were given for. Streams run nothing yet and keep their claim: one that
-        // then lacks room for its slot reserves its worker (`space`), or is displaced for other streams.
+        // Slots at work take that memory already, whatever they claimed. Streams run nothing yet and keep their claim: one
+        // that then lacks room for its slot reserves its worker (`capacity_for`), or is displaced for other streams.
         let on: Vec<_> = self.state.job(of.job).on.keys().copied().collect();
         for id in on {
             self.state.changed_workers.insert(id);

@@ -1,4 +1,4 @@
-//! Failures: the consequences for a task, its worker and its job when an attempt ends without a delivery.
+//! Failures: the consequences of an attempt without a delivery for its task, its worker and its job.
 
 pub(crate) mod classify;
 pub(crate) mod common;

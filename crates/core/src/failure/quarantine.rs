@@ -1,9 +1,9 @@
-//! Workers that fail, or are lost, where others deliver: they are put in quarantine.
+//! The quarantine of workers that fail, or are lost, where others deliver.
 //!
-//! A failure or loss on a worker, without a delivery between, is noted as an [`Incident`]. Where it is enough to call
-//! the worker the origin ([`worker_reason`]) and others are there to do its work, what it failed no longer counts
-//! against the tasks. The worker gets nothing but one task as a probe after a pause, which doubles with each that goes
-//! wrong; the first that it delivers ends the quarantine, as do other workers that fail as it did.
+//! Each failure or loss on a worker since its last delivery is an [`Incident`]. If the worker is the origin of them
+//! ([`worker_reason`]) and others can do its work, it is quarantined, and its failures no longer count against the
+//! tasks. The worker gets only a probe, a single task, after a pause that doubles with each failed probe. The first
+//! delivery ends the quarantine; so does a failure of the same tasks on other workers.
 //!
 //! A quarantine survives a restart; incidents do not, and the pause begins again.
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Core {
-    /// Notes that these attempts went wrong on the worker, and what that means for it.
+    /// Notes the failure or loss of these attempts on the worker, and assesses the worker.
     pub(super) fn note_incidents(
         &mut self,
         now: Moment,
@@ -44,7 +44,7 @@ impl Core {
         attempts.iter().for_each(|(attempt, _)| self.note_failed_probe(now, id, *attempt, out));
     }
 
-    /// Notes that the worker is lost with these attempts, which are still live, and what that means for it.
+    /// Notes the loss of the worker with these attempts, which are still live, and assesses the worker.
     pub(crate) fn note_loss(&mut self, now: Moment, id: WorkerId, lost: &[AttemptId], out: &mut impl Outbox) {
         if !lost.is_empty() {
             self.quarantine.losses += 1;
@@ -54,8 +54,8 @@ impl Core {
         }
     }
 
-    /// Lists whether the worker has incidents, as each requirement counts it, and the steps in which deliveries of
-    /// others tell of it: those of its incidents.
+    /// Brings up to date whether the worker has incidents, also in the counts of requirements, and the steps in which it is
+    /// suspected.
     fn list_incidents(&mut self, id: WorkerId) {
         let worker = self.state.worker_mut(id);
         self.quarantine.set_suspected(id, worker.suspected_in().collect());
@@ -73,8 +73,8 @@ impl Core {
         }
     }
 
-    /// Returns whether the task has gone wrong on others than this worker. Those of them that are in quarantine have
-    /// one incident less of their own, which may end it.
+    /// Returns whether the task has failed or been lost on other workers too. Their incidents with the task are shared from
+    /// then on, which may end a quarantine.
     fn share_incident(&mut self, id: WorkerId, task: TaskId, out: &mut impl Outbox) -> bool {
         let history = self.state.step(task).tasks.history(task.index);
         let mut others: BTreeSet<WorkerId> = history.into_iter().flat_map(FailureHistory::workers).collect();
@@ -123,22 +123,22 @@ impl Core {
     }
 
     fn quarantine_reason(&self, id: WorkerId) -> Option<String> {
-        worker_reason(&self.state.worker(id).incidents, |step| self.others_deliver(id, step))
+        worker_reason(&self.state.worker(id).incidents, |step| self.is_delivered_by_others(id, step))
     }
 
     /// Returns whether another worker has delivered a task of the step.
-    pub(crate) fn others_deliver(&self, id: WorkerId, step: StepRef) -> bool {
+    pub(crate) fn is_delivered_by_others(&self, id: WorkerId, step: StepRef) -> bool {
         self.state.find_step(step).is_some_and(|step| step.delivered_by.iter().any(|by| *by != id))
     }
 
-    /// Returns whether others are there to do what went wrong on the worker.
+    /// Returns whether other workers fit the steps of the worker's incidents.
     fn is_dispensable(&self, id: WorkerId) -> bool {
         let incidents = self.state.worker(id).incidents.iter();
         let mut steps = incidents.filter_map(|known| self.state.find_step(known.task));
         steps.all(|step| self.workers_besides([id], step.requirement) > 0)
     }
 
-    /// The worker has delivered: its incidents are over. Others that fail in this step may be seen to be the origin.
+    /// Clears the incidents of a worker that has delivered, and assesses the workers that are suspected in the step.
     pub(crate) fn note_delivery(&mut self, now: Moment, id: WorkerId, step: StepRef, out: &mut impl Outbox) {
         if self.state.step(step).session().is_some() {
             self.clear_incidents(id);
@@ -154,7 +154,7 @@ impl Core {
         self.quarantine.suspects(step).into_iter().for_each(|worker| self.assess(now, worker, out));
     }
 
-    /// The task is delivered after all: the workers are the origin of what went wrong with it.
+    /// Stops sharing the incidents of a task that is delivered after all.
     pub(crate) fn unshare_incidents(&mut self, task: TaskId, history: &FailureHistory) {
         for id in history.workers() {
             self.set_shared(id, task, false);
@@ -168,7 +168,7 @@ impl Core {
         }
     }
 
-    /// Forgets what went wrong with tasks that open nothing: one that is delivered says nothing of the worker's Blender.
+    /// Clears the incidents of steps without a session. The delivery of such a task says nothing about the worker's Blender.
     fn clear_incidents_without_session(&mut self, id: WorkerId) {
         let opens = |of: StepRef| self.state.find_step(of).is_none_or(|step| step.session().is_some());
         let incidents = self.state.worker(id).incidents.iter();
@@ -180,7 +180,7 @@ impl Core {
         }
     }
 
-    /// The worker was lost with the attempt and has it still: that was no loss.
+    /// Withdraws the loss of an attempt that its worker still has.
     pub(crate) fn withdraw_incident(&mut self, id: WorkerId, attempt: AttemptId, out: &mut impl Outbox) {
         let incidents = &mut self.state.worker_mut(id).incidents;
         let before = incidents.len();
@@ -198,7 +198,7 @@ impl Core {
         }
     }
 
-    /// Returns whether the worker was in quarantine.
+    /// Ends the quarantine of a worker and records it; returns whether it was in one.
     pub(crate) fn end_quarantine(&mut self, id: WorkerId, out: &mut impl Outbox) -> bool {
         let was_quarantined = self.drop_quarantine(id);
         if was_quarantined {
@@ -209,7 +209,7 @@ impl Core {
         was_quarantined
     }
 
-    /// Ends the quarantine without a word.
+    /// Ends the quarantine of a worker without a record; returns whether it was in one.
     pub(crate) fn drop_quarantine(&mut self, id: WorkerId) -> bool {
         if let Some(known) = self.state.find_worker_mut(id).and_then(|worker| worker.quarantined.take()) {
             self.quarantine.unlist(id, known.probe);
@@ -224,7 +224,7 @@ impl Core {
         self.quarantine.list(id, probe);
     }
 
-    /// The attempt went wrong: if it was the worker's probe, the next one is later.
+    /// Delays the next probe, if the failed attempt was the worker's probe.
     fn note_failed_probe(&mut self, now: Moment, id: WorkerId, attempt: AttemptId, out: &mut impl Outbox) {
         let worker = self.state.worker_mut(id);
         let Some(known) = &mut worker.quarantined else { return };
@@ -243,7 +243,7 @@ impl Core {
         out.record(Record::WorkerQuarantine { worker: id, quarantine: Some(quarantine) });
     }
 
-    /// The worker is back: if it was lost, its pause begins now.
+    /// Begins the pause of a quarantined worker again, which is back after a loss.
     pub(crate) fn restart_quarantine(&mut self, now: Moment, id: WorkerId) {
         let worker = self.state.worker(id);
         let last = worker.incidents.last().map(|incident| &incident.kind);
@@ -255,7 +255,7 @@ impl Core {
         }
     }
 
-    /// Makes the probes due whose pauses are over.
+    /// Makes probes due whose pauses are over.
     pub(crate) fn end_pauses(&mut self, now: Moment) {
         while let Some(&(at, id)) = self.quarantine.timers.first().filter(|(at, _)| *at <= now) {
             self.quarantine.unlist(id, Probe::NotBefore(at));
@@ -263,7 +263,7 @@ impl Core {
         }
     }
 
-    /// The attempt is off its slot: if it was the worker's probe and told nothing of it, another one is due.
+    /// Makes another probe due, if the closed attempt was the worker's probe.
     pub(crate) fn end_probe(&mut self, id: WorkerId, attempt: AttemptId) {
         if self.state.worker(id).is_probe(attempt) {
             self.set_probe(id, Probe::Due);

@@ -1,4 +1,4 @@
-//! The consequences for the task: it is tried again, it fails, or its job stops.
+//! The consequences of failures for tasks: a task is tried again, fails, or its job stops.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +13,11 @@ use crate::{
     state::{Attempt, AttemptPhase, FailureHistory, IncidentKind, JobEnd, TaskPlace},
 };
 
-/// Tasks with which workers are lost fail alike.
+/// All losses of workers count as failures alike.
 const LOST_WITH_IT: &str = "takes workers down";
 
 impl Core {
-    /// A live attempt has failed.
+    /// Ends a live attempt that has failed.
     pub(crate) fn attempt_failed(
         &mut self,
         now: Moment,
@@ -34,14 +34,14 @@ impl Core {
         let mut facts = FailureFacts { cause: Some(failure.cause), ..FailureFacts::default() };
         let mut common = CommonFailure { tasks: vec![task], reason: failure.clone() };
         if !failure.cause.stops_job() {
-            // A worker that has learned meanwhile that it cannot do the task, and said so, is not asked again.
+            // A worker that no longer offers what the task requires will not get it again.
             let fits = self.state.worker(worker).fits(self.state.step(task).requirement);
             let cannot_do_it = failure.cause.is_worker_failure() && !fits;
             if cannot_do_it {
                 self.forgive(worker, id, task, out);
             }
             if failure.cause == FailureCause::OutOfMemory {
-                // A machine that is too small is no worker that goes wrong.
+                // A machine that is too small is not faulty.
                 let too_much = self.note_out_of_memory(id, &attempt, out);
                 let is_live = self.state.step(task).tasks.is_live(task.index);
                 if let Some(too_much) = too_much.filter(|_| !is_live) {
@@ -66,8 +66,8 @@ impl Core {
         self.settle(task.job, out);
     }
 
-    /// A live attempt is lost with its worker, or returned; one that is no longer live is left alone. `counts`:
-    /// against its task. `may_return`: the worker may come back with it.
+    /// Ends an attempt that is lost with its worker, or returned, if it is live. `counts`: against its task. `may_return`:
+    /// the worker may come back with it, and it may still deliver.
     pub(crate) fn attempt_unfinished(
         &mut self,
         id: AttemptId,
@@ -87,13 +87,12 @@ impl Core {
             self.await_report(id, &attempt);
         }
         if may_return && !attempt.phase.is_streaming() {
-            // Its worker may come back with it, and it may still deliver.
             let phase = AttemptPhase::Expired { counted: counts, was: attempt.phase.held() };
             self.state.update_history(task, |history| history.keep_expired(id));
             self.state.attempts.insert(id, Attempt { phase, ..attempt });
         }
         let is_forgiven = counts && self.is_forgiven(worker, id, task, out);
-        // A task that was given attempts beyond its limit is not judged again because one of them came back.
+        // A task whose limit was extended is not classified again because an attempt is returned.
         let history = self.state.step(task).tasks.history(task.index);
         if counts || !history.is_some_and(FailureHistory::is_extended) {
             let facts = FailureFacts { is_forgiven, ..FailureFacts::default() };
@@ -103,8 +102,8 @@ impl Core {
         self.settle(task.job, out);
     }
 
-    /// Stops the job, fails the task, or leaves it waiting, by the origin of what went wrong with it. `common`: what
-    /// fails if that is the job, and the reason, also that of the task alone.
+    /// Stops the job, fails the task or leaves it waiting, by the origin of its failure. `common`: the tasks that fail if
+    /// the origin is the job, and the reason, also if the task fails alone.
     fn conclude(
         &mut self,
         task: TaskId,
@@ -115,11 +114,11 @@ impl Core {
         let none = FailureHistory::default();
         let step = self.state.step(task);
         let history = step.tasks.history(task.index).unwrap_or(&none);
-        facts.has_untried_worker =
-            history.has_mishaps() && self.others_take(history.workers(), step.requirement, step.session());
+        facts.has_untried_worker = history.has_mishaps()
+            && self.has_other_worker(history.workers(), step.requirement, step.session());
         match classify(history, facts, &self.config) {
             FailureOrigin::Job => self.stop_job(common, out),
-            // Another attempt goes on: what becomes of the task is seen when that ends.
+            // Another attempt goes on: its end decides.
             _ if step.tasks.is_live(task.index) => {}
             FailureOrigin::Task if facts.exceeds_all_workers => self.fail_task(task, common.reason, out),
             FailureOrigin::Task if has_failed_enough(history, facts, &self.config) => {
@@ -137,7 +136,7 @@ impl Core {
         }
     }
 
-    /// Fails a task with which too many workers were lost, or stops its job where its first tasks all are so.
+    /// Fails a task with which too many workers were lost, or stops its job if that is a common failure.
     fn fail_lost_task(&mut self, task: TaskId, out: &mut impl Outbox) {
         let history = self.state.step(task).tasks.history(task.index);
         let workers = history.map(|history| history.lost_on().to_vec()).unwrap_or_default();
@@ -149,7 +148,7 @@ impl Core {
         }
     }
 
-    /// Fails these tasks of one job, wherever they wait or run, each with its own last failure, and the job with them.
+    /// Fails these tasks of a job, each with its own last failure, and the job with them.
     fn stop_job(&mut self, common: CommonFailure, out: &mut impl Outbox) {
         let CommonFailure { tasks, reason } = common;
         for &task in &tasks {
@@ -180,9 +179,8 @@ impl Core {
         out.record(Record::TaskFailed { task, generation, reason });
     }
 
-    /// Returns whether the attempt does not count against its task. What went wrong on a quarantined worker does not,
-    /// as long as another worker is there that may take the task: without one it must, or it would be tried without
-    /// end.
+    /// Returns whether the attempt does not count against its task. A mishap on a quarantined worker does not, as long as
+    /// another worker fits: without one, the task would be tried without end.
     fn is_forgiven(&mut self, worker: WorkerId, id: AttemptId, task: TaskId, out: &mut impl Outbox) -> bool {
         let is_quarantined = self.state.worker(worker).quarantined.is_some();
         if is_quarantined && self.workers_for(self.state.step(task).requirement) > 0 {
@@ -191,7 +189,7 @@ impl Core {
         !self.state.step(task).tasks.history(task.index).is_some_and(|history| history.counts(id))
     }
 
-    /// Stops counting the attempt of this worker against its task, where it does.
+    /// Stops counting the attempt of this worker against its task.
     pub(super) fn forgive(&mut self, worker: WorkerId, id: AttemptId, task: TaskId, out: &mut impl Outbox) {
         let Some(step) = self.state.find_step_mut(task) else { return };
         if step.tasks.history(task.index).is_some_and(|history| history.counts(id)) {
@@ -205,7 +203,7 @@ impl Core {
         }
     }
 
-    /// The sentence about a task with which these workers were lost, one for each time.
+    /// The message of a task with which these workers were lost, one for each loss.
     fn lost_with(&self, workers: &[WorkerId]) -> String {
         let each: BTreeSet<WorkerId> = workers.iter().copied().collect();
         let names: Vec<String> = each.into_iter().map(|id| self.name_of(id)).collect();

@@ -1,17 +1,17 @@
-//! Time limits: attempts whose Blender does nothing, or works for a day and shows nothing for it, are ended. The time
-//! that other frames take ends none: a frame may be slow, and is then shown as slow.
+//! Hang timeouts: an attempt is ended whose Blender does nothing, or works for a day without a sign of progress. A frame
+//! that takes longer than others is only shown as slow.
 
 use kiln_types::{AttemptId, Failure, FailureCause, WorkerId, duration::rough};
 
 use crate::{Core, Moment, Outbox, Push, RevokeReason};
 
 impl Core {
-    /// The attempt runs from now on.
+    /// Watches an attempt that runs from now on.
     pub(crate) fn begin_time_limit(&mut self, now: Moment, id: AttemptId) {
         self.time_limits.begin(now, id, self.hang_ms(id).min(self.config.stall_ms));
     }
 
-    /// Watches what the worker's slots run, and nothing else of them.
+    /// Watches the attempts that the worker's slots run, and no others of it.
     pub(crate) fn sync_time_limits(&mut self, now: Moment, id: WorkerId) {
         let live: Vec<AttemptId> = self.state.worker(id).live().collect();
         for attempt in live {
@@ -23,8 +23,8 @@ impl Core {
         }
     }
 
-    /// Fails what has passed its time limit, and takes it back.
-    pub(crate) fn end_overdue(&mut self, now: Moment, out: &mut impl Outbox) {
+    /// Revokes and fails the attempts that hang.
+    pub(crate) fn end_hanging(&mut self, now: Moment, out: &mut impl Outbox) {
         while let Some((id, signs)) = self.time_limits.pop(now) {
             let idle_at = signs.worked.after(self.hang_ms(id));
             let stalled_at = signs.moved.after(self.config.stall_ms);
@@ -43,14 +43,14 @@ impl Core {
             };
             debug_assert!(self.state.attempt(id).phase.is_running());
             let Some(of) = self.state.attempt(id).place() else { continue };
-            // Its slot waits until it is stopped.
+            // The slot stays closed until the worker has stopped the attempt.
             self.state.slot_mut(of).close(id);
             self.push(of.worker, Push::Revoke { attempt: id, why: RevokeReason::TimedOut }, out);
             self.attempt_failed(now, id, Failure::new(FailureCause::TimedOut, what), out);
         }
     }
 
-    /// Milliseconds in which its Blender does nothing after which the attempt hangs.
+    /// Milliseconds without work of its Blender after which the attempt hangs.
     fn hang_ms(&self, id: AttemptId) -> u64 {
         let step = self.state.step(self.state.attempt(id).task);
         step.plan.hang_ms.unwrap_or(self.config.hang_ms).max(1)

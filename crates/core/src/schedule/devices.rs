@@ -1,7 +1,7 @@
 //! Jobs that may render on one of several devices: the first worker that takes a task pins the job to one of them.
 //!
-//! Two devices never make the same picture, so all of a job renders on one. As long as nothing of the job was delivered
-//! and nothing of it is out, a pin binds nothing and is released: the next worker may have another device.
+//! Two devices never make the same picture, so all of a job renders on one. As long as no task was delivered and no
+//! attempt is open, the pin is released: the next worker may have another device.
 
 use kiln_types::{AttemptId, JobId, SessionKey, WorkerId};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl StepPlan {
-    /// The sessions that a process may have open for the step, whichever device it requires now.
+    /// The sessions of the step on all devices.
     pub(crate) fn all_sessions(&self) -> impl Iterator<Item = SessionKey> {
         let options = self.device.iter().flat_map(|device| &device.options).map(|option| option.session);
         options.chain(self.device.as_ref().map_or(self.session, |device| Some(device.session)))
@@ -20,12 +20,12 @@ impl StepPlan {
 }
 
 impl Job {
-    /// Returns whether a worker will have to decide on which device it renders.
+    /// Returns whether the device is open until a worker takes a task.
     pub fn is_device_open(&self) -> bool {
         self.pinned.is_none() && self.steps.iter().any(|step| step.plan.device.is_some())
     }
 
-    /// Returns whether nothing was ever delivered of the steps that render on its device, and nothing is out.
+    /// Returns whether the steps that render on the device have no delivery, no open attempt and no done task.
     fn is_untouched(&self) -> bool {
         let is_untouched = |step: &Step| {
             step.tasks.live_len() + step.tasks.streaming().len() == 0
@@ -37,8 +37,7 @@ impl Job {
 }
 
 impl Core {
-    /// The worker is about to take a task of the step: where that renders on a device and its job is pinned to none yet,
-    /// it is pinned to the best that the worker has.
+    /// Pins the job to the best device of the worker, which is about to get a task of the step, if the device is open.
     pub(crate) fn pin_device(&mut self, of: StepRef, worker: WorkerId, out: &mut impl Outbox) {
         let (step, worker) = (self.state.step(of), self.state.worker(worker));
         if step.plan.device.is_none() || self.state.job(of.job).pinned.is_some() {
@@ -47,15 +46,15 @@ impl Core {
         let best = step.plan.best_device(&worker.offer.labels);
         let Some(label) = best.map(|option| option.label.clone()) else { return };
         self.set_device(of.job, Some(label), out);
-        // Work is being dispatched: what waits is on offer to the workers of this device from now on.
+        // Work is being dispatched: from now on waiting tasks go to the workers of this device.
         self.reindex();
     }
 
-    /// Releases the pins that bind nothing, of the jobs that changed. What a lost worker may yet deliver binds a job as
-    /// long as another worker has the device; after that it comes too late.
+    /// Releases the pins of changed jobs without deliveries and open attempts. Expired attempts that may still deliver keep
+    /// the pin as long as another worker has the device.
     pub(crate) fn release_devices(&mut self, out: &mut impl Outbox) {
         let is_unbound = |id: &&JobId| {
-            // It may be forgotten since.
+            // The job may be forgotten since.
             let job = self.state.find_job(**id).filter(|job| job.pinned.is_some() && !job.has_ended());
             job.filter(|job| job.is_untouched()).is_some_and(|job| {
                 let has_worker = |step: &Step| self.workers_for(step.requirement) > 0;

@@ -1,4 +1,4 @@
-//! Dispatching: what a task that is given to a slot changes, and how its worker is told.
+//! The dispatching of tasks to slots, and the messages to their workers.
 
 use kiln_types::{AttemptId, JobId, TaskId};
 
@@ -12,14 +12,13 @@ use crate::{
 };
 
 impl Core {
-    /// The id of the next attempt.
     pub(crate) fn next_attempt_id(&mut self) -> AttemptId {
         let attempt = AttemptId { epoch: self.epoch, counter: self.next_attempt };
         self.next_attempt += 1;
         attempt
     }
 
-    /// Opens an attempt of the task on this slot, or places there the one that streams. Returns it.
+    /// Opens an attempt of the task on this slot, or places the one that streams there; returns its id.
     pub(crate) fn dispatch(&mut self, task: TaskId, of: SlotRef, out: &mut impl Outbox) -> AttemptId {
         let SlotRef { worker, slot } = of;
         let asked = self.state.step(task).requirement;
@@ -32,7 +31,7 @@ impl Core {
         let frame_ms = self.frame_ms(step, task.index, worker, Some(place)).unwrap_or(UNMEASURED_MS);
         let stream = step.tasks.streaming().get(task.index).map(|stream| stream.attempt);
         let mut room = self.requirements[requirement].requirement.room;
-        // What ran out of memory has the machine for itself.
+        // A task that ran out of memory has the machine for itself.
         room.whole |= step.tasks.history(task.index).and_then(FailureHistory::least_memory).is_some();
         let attempt = stream.unwrap_or_else(|| self.next_attempt_id());
         let tasks = &mut self.state.step_mut(task).tasks;
@@ -60,7 +59,7 @@ impl Core {
             self.requirements[reserved].reserved = None;
         }
         let place = self.state.slot_mut(of);
-        // Behind tasks of the same step it changes nothing that indexes depend on.
+        // Behind tasks of the same step, the task changes nothing that indexes depend on.
         let is_more = !place.queue().is_empty() && place.counted.contains(&task.into()) && reserved.is_none();
         if place.queue().is_empty() {
             place.claim = claim.unwrap_or_default();
@@ -92,7 +91,7 @@ impl Core {
         attempt
     }
 
-    /// Charges the account of the job; a part of it is owed to those whom its priority passes by.
+    /// Charges the account of the job; a part is owed to waiting jobs of lower priority.
     fn charge(&mut self, job: JobId, ms: u64) {
         let job = self.state.job(job);
         let priority = job.options.priority;
@@ -105,7 +104,7 @@ impl Core {
         }
     }
 
-    /// Sends what was dispatched: one message for neighbouring tasks of one step on one slot, in the order of dispatch.
+    /// Sends the dispatched tasks in their order, with one message for neighbouring tasks of one step on one slot.
     pub(crate) fn send(&mut self, out: &mut impl Outbox) {
         let mut dispatched = std::mem::take(&mut self.indexes.dispatched);
         dispatched.sort_by_key(|known| known.of);

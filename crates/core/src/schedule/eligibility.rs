@@ -1,5 +1,5 @@
-//! The rules by which a worker may be given work of a step, whatever else it does: devices, caps, limits, cooldowns,
-//! and what went wrong before.
+//! The rules by which a worker may get work of a step, whatever else it does: devices, caps, limits, cooldowns and failure
+//! histories.
 
 use std::collections::BTreeSet;
 
@@ -13,26 +13,25 @@ use crate::{
 };
 
 impl Core {
-    /// Returns whether the worker may be given work of the step, as far as the most workers of its job and cooldowns
-    /// go.
+    /// Returns whether the job's worker cap and cooldowns allow the worker to get work of the step.
     pub(crate) fn may_serve(&self, id: WorkerId, job: &Job, step: &Step) -> bool {
         let session = self.session_on(id, job, step);
         !job.is_closed_to(id)
             && session.is_some_and(|session| !self.has_cooldown(id, step.requirement, session))
     }
 
-    /// Returns whether the worker may be given now a task of the step with this history. One that ran out of memory
-    /// beside others gets the machine for itself.
+    /// Returns whether the worker may get a task of the step with this history now. One that ran out of memory gets the
+    /// machine for itself.
     pub(crate) fn may_retry_now(&self, id: WorkerId, step: &Step, history: &FailureHistory) -> bool {
         let is_alone = || self.state.worker(id).is_unclaimed(None);
         (history.least_memory().is_none() || is_alone()) && self.may_retry(id, step, history)
     }
 
-    /// Returns whether the worker may be given a task with this history: not where it would tell nothing new, on a
-    /// worker on which it went wrong, or on one with other incidents, while there are others.
+    /// Returns whether the worker may get a task with this history. As long as there are others, a task with mishaps does
+    /// not go to a worker on which it had one, nor to one with incidents: that would show nothing about the origin.
     pub(crate) fn may_retry(&self, id: WorkerId, step: &Step, history: &FailureHistory) -> bool {
         if let Some(least) = history.least_memory() {
-            // It is tried on workers that are large enough, up to its limit.
+            // The task is tried on workers that are large enough, up to its limit.
             let has = self.state.worker(id).offer.memory;
             return has == 0 || has >= least;
         }
@@ -56,21 +55,20 @@ impl Core {
         step.tasks.retries().take(CANDIDATES).find(is_next)
     }
 
-    /// Returns whether the slot is at work for a step of this requirement already: more of it does not count again
-    /// against its limits.
+    /// Returns whether the slot is at work for a step of this requirement: another task does not count again against its
+    /// limits.
     pub(crate) fn has_licence(&self, worker: &Worker, of: SlotRef, requirement: RequirementId) -> bool {
         let counted = worker.slot(of.slot).map_or(&[][..], |slot| &slot.counted);
         counted.iter().any(|step| self.state.step(*step).requirement == requirement)
     }
 
-    /// Returns whether the member's cap keeps it off this slot: more on a slot that it has already takes no other.
+    /// Returns whether a cap keeps the member off this slot. A slot that it has already is no other one.
     pub(crate) fn is_capped(&self, of: SlotRef, member: MemberId) -> bool {
         let has = || self.state.slot(of).counted.iter().any(|step| self.state.job(step.job).member == member);
         self.fair_share.is_full(member) && !has()
     }
 
-    /// The session that the worker would have open for the step, where that opens one; `None` where the worker has no
-    /// device for it.
+    /// The session that the worker would have open for the step, if any; `None` if the worker has no device for the step.
     pub(crate) fn session_on(&self, id: WorkerId, job: &Job, step: &Step) -> Option<Option<SessionKey>> {
         if job.pinned.is_some() || step.plan.device.is_none() {
             return Some(step.session());
@@ -79,8 +77,8 @@ impl Core {
         step.plan.best_device(labels).map(|option| Some(option.session))
     }
 
-    /// Returns whether the worker gets nothing of this session for now. One that is faulty still does while no better
-    /// one is there: then its failures soon tell what is wrong.
+    /// Returns whether the worker gets no work of this session for now. A faulty one still does while there is no other:
+    /// its failures soon show the origin.
     pub(crate) fn has_cooldown(
         &self,
         worker: WorkerId,
@@ -90,11 +88,11 @@ impl Core {
         match self.cooldowns.cause(worker, session) {
             None => false,
             Some(CooldownCause::Refused) => true,
-            Some(CooldownCause::Faulty) => self.others_take([worker], of, session),
+            Some(CooldownCause::Faulty) => self.has_other_worker([worker], of, session),
         }
     }
 
-    /// The limit that keeps the steps of this requirement back.
+    /// The used-up limit because of which steps of this requirement wait.
     pub(crate) fn exhausted_limit(&self, requirement: RequirementId) -> Option<&str> {
         let limits = &self.requirements[requirement].requirement.limits;
         let is_exhausted = |(name, count): &(&String, &u32)| {
@@ -106,7 +104,7 @@ impl Core {
 }
 
 impl StepPlan {
-    /// The device that a worker with these labels would render the step on, where none is chosen yet.
+    /// The best device of the step on a worker with these labels.
     pub(super) fn best_device(&self, labels: &BTreeSet<Label>) -> Option<&DeviceOption> {
         self.device.as_ref()?.options.iter().find(|option| labels.contains(&option.label))
     }

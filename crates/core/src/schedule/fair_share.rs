@@ -1,8 +1,7 @@
 //! Fair share between projects, and between the users of each: stride scheduling at two levels.
 //!
-//! An account that is given work advances by its time over its weight, and the least advanced is next. One that had
-//! nothing to do starts again level with the others: a share that was not used is not owed. A *member* is a user of a
-//! project.
+//! An account that gets work advances by the time of that work over its weight, and the least advanced is next. One
+//! that had no work starts again level with the others: an unused share is not owed. A *member* is a user of a project.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +12,9 @@ use crate::ids::MemberId;
 /// The settings of a project or a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Of two that have work, one of twice the weight gets twice the time; 1 to [`Share::MAX_WEIGHT`].
+    /// The part of the time relative to others that have work; 1 to [`Share::MAX_WEIGHT`].
     pub weight: u32,
-    /// Slots that it may hold at once.
+    /// The most slots held at once.
     pub max_slots: Option<u32>,
 }
 
@@ -37,7 +36,7 @@ pub enum Account {
     User(String),
 }
 
-/// The place of a member among the others, the least first; microseconds of slots at the default weight.
+/// The rank of a member among the others, the least first; microseconds of slots at the default weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ShareRank {
     project: u64,
@@ -47,7 +46,7 @@ pub(crate) struct ShareRank {
 }
 
 impl ShareRank {
-    /// Returns whether this member is next at most `ms` of share later than that one.
+    /// Returns whether this member is at most `ms` of share behind the earlier one.
     pub fn is_within(self, ms: u64, earlier: Self) -> bool {
         let is_same = self.project_place == earlier.project_place;
         let (own, first) = if is_same { (self.user, earlier.user) } else { (self.project, earlier.project) };
@@ -55,16 +54,16 @@ impl ShareRank {
     }
 }
 
-/// The members of the jobs that the core holds. With its last job a member is forgotten, and with their last member a
-/// project and a user.
+/// The members of the jobs that the core holds. A member is forgotten with its last job, a project or a user with its
+/// last member.
 #[derive(Debug, Default)]
 pub(crate) struct FairShare {
     members: Slab<Member>,
-    /// By the places of its project and its user.
+    /// The members by the places of their project and user.
     by_accounts: BTreeMap<(usize, usize), MemberId>,
     projects: Accounts,
     users: Accounts,
-    /// Other than the default one; also of those that have no job.
+    /// The shares that are not the default one, also of accounts without a job.
     shares: BTreeMap<Account, Share>,
 }
 
@@ -79,9 +78,9 @@ struct Accounts {
 struct AccountState {
     account: Account,
     share: Share,
-    /// Of a project. A user advances in each of its projects by itself.
+    /// Only of a project: a user advances as a member of each of its projects.
     advanced: u64,
-    /// Jobs of a project that have not ended.
+    /// Only of a project: jobs that have not ended.
     jobs: u32,
     slots: u32,
     members: u32,
@@ -106,7 +105,7 @@ impl Accounts {
         })
     }
 
-    /// One of its members is forgotten.
+    /// Removes a member of the account.
     fn close(&mut self, place: usize) {
         self.states[place].members -= 1;
         if self.states[place].members == 0 {
@@ -133,7 +132,7 @@ impl FairShare {
         }
     }
 
-    /// The member of a new job, made where there is none. To be given back by [`FairShare::close`].
+    /// The member of a new job, which is added if it is not known. [`FairShare::close`] releases it.
     pub fn open(&mut self, project: &str, user: &str) -> MemberId {
         let project = self.projects.open(Account::Project(project.to_owned()), &self.shares);
         let user = self.users.open(Account::User(user.to_owned()), &self.shares);
@@ -146,7 +145,7 @@ impl FairShare {
         id
     }
 
-    /// One of its jobs is forgotten.
+    /// Removes a job of the member.
     pub fn close(&mut self, id: MemberId) {
         self.members[id.0].held -= 1;
         if self.members[id.0].held == 0 {
@@ -164,8 +163,8 @@ impl FairShare {
         (member, &mut self.projects.states[project], &mut self.users.states[user])
     }
 
-    /// One of its jobs is there, or goes on. A project or a member that had nothing to do starts level with the least
-    /// advanced of those at work; one at work is among these, and stays where it is.
+    /// Counts a job of the member as active. A project or a member that had no active job starts level with the least
+    /// advanced of those that have one.
     pub fn enter(&mut self, id: MemberId) {
         let own = self.members[id.0].project;
         let projects = self.projects.states.iter().map(|(_, known)| known).filter(|known| known.jobs > 0);
@@ -180,14 +179,14 @@ impl FairShare {
         member.jobs += 1;
     }
 
-    /// One of its jobs has ended.
+    /// Counts a job of the member as ended.
     pub fn leave(&mut self, id: MemberId) {
         let (member, project, _) = self.of(id);
         member.jobs = member.jobs.saturating_sub(1);
         project.jobs = project.jobs.saturating_sub(1);
     }
 
-    /// It was handed `ms` milliseconds of a slot; negative to take some back.
+    /// Charges `ms` milliseconds of a slot; a negative number is a refund.
     pub fn charge(&mut self, id: MemberId, ms: i64) {
         let us = ms.saturating_mul(1000 * i64::from(Share::DEFAULT_WEIGHT));
         let weighed = |weight: u32| us / i64::from(weight);
@@ -208,7 +207,7 @@ impl FairShare {
         user.slots += 1;
     }
 
-    /// Returns whether that made room below a cap.
+    /// Releases a slot; returns whether that made room below a cap.
     pub fn free_slot(&mut self, id: MemberId) -> bool {
         let was_full = self.is_full(id);
         let (_, project, user) = self.of(id);
@@ -217,7 +216,8 @@ impl FairShare {
         was_full && !self.is_full(id)
     }
 
-    fn full(&self, id: MemberId) -> Option<(&Account, u32)> {
+    /// The account of the two that holds all the slots that it may, with its cap.
+    pub fn full_account(&self, id: MemberId) -> Option<(&Account, u32)> {
         let member = &self.members[id.0];
         let accounts = [&self.projects.states[member.project], &self.users.states[member.user]];
         let full = |known: &AccountState| known.share.max_slots.filter(|cap| known.slots >= *cap);
@@ -226,12 +226,7 @@ impl FairShare {
 
     /// Returns whether the project or the user holds all the slots that it may.
     pub fn is_full(&self, id: MemberId) -> bool {
-        self.full(id).is_some()
-    }
-
-    /// Returns which of the two it is, with its cap.
-    pub fn full_account(&self, id: MemberId) -> Option<(Account, u32)> {
-        self.full(id).map(|(account, cap)| (account.clone(), cap))
+        self.full_account(id).is_some()
     }
 
     /// Slots that each project and user with a job holds now.
@@ -243,14 +238,14 @@ impl FairShare {
     /// Panics where jobs are miscounted, or a member is kept that no job has. For tests.
     pub fn check(&self, held: &BTreeMap<MemberId, u32>) {
         let counted = self.members.iter().map(|(id, member)| (MemberId(id), member.held));
-        assert_eq!(*held, counted.collect(), "members are kept for other jobs than there are");
+        assert_eq!(*held, counted.collect(), "members do not match the jobs");
         let members = self.members.len();
-        assert_eq!(self.by_accounts.len(), members, "what is there by name is not what is there");
+        assert_eq!(self.by_accounts.len(), members, "the index by name is wrong");
         for (kind, Accounts { states, places }) in [("project", &self.projects), ("user", &self.users)] {
             let counted = || states.iter().map(|(_, known)| known.members);
             assert_eq!(counted().sum::<u32>() as usize, members, "a {kind} miscounts its members");
             assert!(counted().all(|members| members > 0), "a {kind} without a member is kept");
-            assert_eq!(places.len(), states.len(), "what is there by name is not what is there");
+            assert_eq!(places.len(), states.len(), "the index by name is wrong");
         }
     }
 }
@@ -259,7 +254,7 @@ impl FairShare {
 mod tests {
     use super::*;
 
-    /// Hands out frames of 10 ms; how many each account got.
+    /// Dispatches frames of 10 ms; returns the number that each account got.
     fn run(shares: &mut FairShare, ids: &[MemberId], frames: usize) -> Vec<usize> {
         let mut got = vec![0; ids.len()];
         for _ in 0..frames {
@@ -273,15 +268,15 @@ mod tests {
     #[test]
     fn time_goes_by_weight_between_projects_and_evenly_between_users_of_one() {
         let mut shares = FairShare::default();
-        shares.set(Account::Project("film".into()), Share { weight: 300, max_slots: None });
-        let ids = [("film", "ada"), ("film", "bob"), ("ad", "ada")]
+        shares.set(Account::Project("show".into()), Share { weight: 300, max_slots: None });
+        let ids = [("show", "ada"), ("show", "bob"), ("ad", "ada")]
             .map(|(project, user)| shares.open(project, user));
         ids.iter().for_each(|id| shares.enter(*id));
         assert_eq!(run(&mut shares, &ids, 400), [150, 150, 100]);
     }
 
     #[test]
-    fn who_comes_back_is_owed_nothing() {
+    fn an_account_that_comes_back_is_owed_nothing() {
         let mut shares = FairShare::default();
         let (ada, bob) = (shares.open("", "ada"), shares.open("", "bob"));
         shares.enter(ada);
@@ -294,22 +289,22 @@ mod tests {
     fn a_cap_is_the_projects_or_the_users() {
         let mut shares = FairShare::default();
         shares.set(Account::User("ada".into()), Share { max_slots: Some(2), ..Share::default() });
-        let (film, ad) = (shares.open("film", "ada"), shares.open("ad", "ada"));
-        shares.hold_slot(film);
+        let (show, ad) = (shares.open("show", "ada"), shares.open("ad", "ada"));
+        shares.hold_slot(show);
         assert!(!shares.is_full(ad));
         shares.hold_slot(ad);
-        assert_eq!(shares.full_account(film), Some((Account::User("ada".into()), 2)));
+        assert_eq!(shares.full_account(show), Some((&Account::User("ada".into()), 2)));
         assert!(shares.free_slot(ad));
-        assert!(!shares.is_full(film));
+        assert!(!shares.is_full(show));
     }
 
     #[test]
-    fn what_no_job_has_is_forgotten_and_what_a_person_set_is_not() {
+    fn an_account_without_a_job_is_forgotten_and_its_share_is_not() {
         let mut shares = FairShare::default();
         let capped = Share { max_slots: Some(1), ..Share::default() };
         shares.set(Account::User("ada".into()), capped);
         for project in 0..1000 {
-            let name = format!("film {project}");
+            let name = format!("show {project}");
             let (ada, bob) = (shares.open(&name, "ada"), shares.open(&name, "bob"));
             assert_eq!(shares.open(&name, "ada"), ada, "two jobs have one account");
             shares.enter(ada);
@@ -325,6 +320,6 @@ mod tests {
         }
         assert!(shares.slots().is_empty());
         shares.set(Account::User("ada".into()), Share::default());
-        assert!(shares.shares.is_empty(), "what is as by default is nothing that is set");
+        assert!(shares.shares.is_empty(), "a default share is not kept");
     }
 }

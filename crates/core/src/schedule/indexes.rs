@@ -1,4 +1,4 @@
-//! The indexes by which decisions are quick.
+//! The indexes that make decisions quick.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,38 +9,38 @@ use crate::{
     ids::{RequirementId, SlotRef, StepRef},
 };
 
-/// The indexes that a turn looks things up in, and what is left of the turns before it.
+/// The indexes of a turn, and the work that earlier turns have left.
 #[derive(Debug, Default)]
 pub(crate) struct Indexes {
     /// Jobs that have not ended.
     pub active: BTreeSet<JobId>,
-    /// Jobs that may have ended, and nobody has looked yet.
+    /// Jobs that may have ended and were not settled yet.
     pub unsettled: BTreeSet<JobId>,
-    /// Requirements of which vacant workers are to be looked at again, because more waits or a limit has room.
+    /// Requirements to be served, because more tasks wait, or a limit has room.
     pub fresh: BTreeSet<RequirementId>,
-    /// Tasks that were dispatched in this turn and are not sent yet.
+    /// Tasks that were dispatched in this turn and not sent yet.
     pub dispatched: Vec<Dispatched>,
-    /// Slots whose queues ran low, and that the turn did not come to yet.
+    /// Slots whose queues may be short.
     pub refill: BTreeSet<SlotRef>,
-    /// Workers that changed and that the last turn did not come to.
+    /// Workers that changed and were not served yet.
     pub unserved: VecDeque<WorkerId>,
-    /// The last turn left slots or requirements for the next.
+    /// The last turn left slots, workers or requirements for the next one.
     pub is_behind: bool,
     /// Steps that came into a queue since the last turn.
     pub arrived: BTreeSet<StepRef>,
-    /// Slots that have the session open and do nothing.
+    /// The vacant slots that have the session open.
     pub warm: BTreeMap<SessionKey, BTreeSet<SlotRef>>,
-    /// Workers that have had the session's files, as long as a job has it.
+    /// The workers that have had the session's files, as long as a job has the session.
     pub had: BTreeMap<SessionKey, BTreeSet<WorkerId>>,
     /// The number of steps that may have each session open.
     pub sessions: BTreeMap<SessionKey, u32>,
-    /// Steps of which tasks may begin to stream, and nobody has looked yet or no worker had memory.
+    /// Steps with tasks that may begin to stream.
     pub streamable: BTreeSet<StepRef>,
-    /// Steps of which nothing waits and something is out.
+    /// Steps with live tasks and no waiting ones.
     pub ending: BTreeSet<StepRef>,
-    /// Jobs that wait for one of these to be completed.
+    /// The jobs that wait for the completion of a job.
     pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
-    /// Jobs of which one that they waited for is completed.
+    /// Jobs that waited for one that is completed.
     pub released: BTreeSet<JobId>,
     /// The times at which jobs that wait for one are due.
     pub starts: BTreeSet<(Moment, JobId)>,
@@ -51,17 +51,17 @@ pub(crate) struct Indexes {
 pub(crate) struct Dispatched {
     pub of: SlotRef,
     pub assigned: Assigned,
-    /// It streamed on the worker before.
+    /// The attempt streamed on the worker before.
     pub is_stream: bool,
 }
 
 impl Indexes {
-    /// One more step may have it open.
+    /// Counts one more step that may have the session open.
     pub fn hold_session(&mut self, session: SessionKey) {
         *self.sessions.entry(session).or_default() += 1;
     }
 
-    /// One step less may have it open. Where none may, the workers that have had it are forgotten.
+    /// Counts one step less that may have the session open, and forgets the session with the last one.
     pub fn release_session(&mut self, session: SessionKey) {
         let Some(steps) = self.sessions.get_mut(&session) else { return };
         *steps -= 1;
@@ -90,7 +90,7 @@ impl Indexes {
     }
 }
 
-/// A farm-wide limit, and how much of it slots hold now.
+/// A farm-wide limit, and the number that slots hold now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FarmLimit {
     pub total: u32,

@@ -6,7 +6,7 @@ use super::indexes::FarmLimit;
 use crate::{Core, ids::SlotRef};
 
 impl Core {
-    /// Sets how many slots at once may count against the limit; 0 where it was never set.
+    /// Sets the total of a limit, which is 0 until then.
     pub fn set_limit(&mut self, name: &str, total: u32) {
         let limit = self.limits.entry(name.to_owned()).or_default();
         limit.total = total;
@@ -14,9 +14,9 @@ impl Core {
         self.look_again();
     }
 
-    /// Counts what the slot holds of limits: what its steps ask for, and until all that was revoked on it is gone what
-    /// it held before, because a Blender that is being killed still has its licence. A worker whose lease has expired
-    /// holds nothing.
+    /// Counts what the slot holds of limits: the requirements of its steps, and as long as it waits for the report of a
+    /// revoked attempt what it held before, because a Blender that is being killed still has its licence. A worker whose
+    /// lease has expired holds nothing.
     pub(crate) fn recount_limits(&mut self, of: SlotRef) {
         let slot = self.state.slot(of);
         let mut now: BTreeMap<String, u32> = BTreeMap::new();

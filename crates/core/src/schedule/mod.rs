@@ -1,5 +1,5 @@
-//! The choice of a task for each slot. Inputs only mark what they touched; a turn ([`crate::Core::schedule`]) looks at
-//! that.
+//! The choice of a task for each slot. Inputs only mark what they changed; a turn ([`crate::Core::schedule`]) looks at the
+//! marks.
 
 pub(crate) mod devices;
 pub(crate) mod dispatch;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Core {
-    /// Dispatches one task to each quarantined worker whose probe is due and that has nothing else.
+    /// Dispatches one task to each quarantined worker whose probe is due and that has no attempt.
     pub(crate) fn dispatch_probes(&mut self, out: &mut impl Outbox) {
         for id in self.quarantine.due.clone() {
             let worker = self.state.worker(id);
@@ -28,8 +28,8 @@ impl Core {
         }
     }
 
-    /// The task that tells soonest whether the worker is well: of a step that others deliver, with short frames. What
-    /// opens nothing tells least, and is left to other workers.
+    /// The task that shows soonest whether the worker is sound: of a step that others deliver, with short frames. A step
+    /// without a session shows least, and is left to other workers.
     fn select_probe(&mut self, on: SlotRef) -> Option<TaskId> {
         let worker = self.state.worker(on.worker);
         let fits = |of: &_| worker.fits(*of) && self.exhausted_limit(*of).is_none();
@@ -39,12 +39,12 @@ impl Core {
             let step = self.state.step(of);
             let task = step.tasks.first_fresh().unwrap_or_default();
             let frame = self.frame_ms(step, task, on.worker, None).unwrap_or(UNMEASURED_MS);
-            (step.session().is_none(), !self.others_deliver(on.worker, of), frame, of)
+            (step.session().is_none(), !self.is_delivered_by_others(on.worker, of), frame, of)
         });
         let is_left = |of: StepRef| self.workers_for(self.state.step(of).requirement) > 0;
         let steps = steps.filter(|(opens_nothing, .., of)| !(*opens_nothing && is_left(*of)));
         let mut steps: Vec<(bool, bool, u64, StepRef)> = steps.collect();
         steps.sort_unstable();
-        steps.into_iter().find_map(|(.., step)| self.takes(on, step).task())
+        steps.into_iter().find_map(|(.., step)| self.select_from(on, step).task())
     }
 }

@@ -1,4 +1,4 @@
-//! Brings the indexes up to date with what inputs have marked.
+//! The update of the indexes by the marks of inputs.
 
 use kiln_types::{JobId, WorkerId};
 
@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Core {
-    /// The requirement of one more step, made where it is new. To be given back by
-    /// [`super::requirements::Requirements::release`].
+    /// The requirement of one more step, which is added if it is new.
+    /// [`super::requirements::Requirements::release`] releases it.
     pub(crate) fn hold_requirement(&mut self, requirement: &Requirement) -> RequirementId {
         let (id, is_new) = self.requirements.hold(requirement);
         if is_new {
@@ -26,8 +26,7 @@ impl Core {
         id
     }
 
-    /// Frees the requirements that no step has any longer. Not while work is dispatched: a slot that has one must find
-    /// it.
+    /// Frees the requirements that no step has. Not while work is dispatched: a slot may still refer to one.
     pub(crate) fn free_requirements(&mut self) {
         for id in self.requirements.free_unused() {
             self.state.workers_mut().for_each(|(_, worker)| worker.matches[id.0] = Match::default());
@@ -91,14 +90,14 @@ impl Core {
         }
     }
 
-    /// Counts the slot as at work for the steps that it has attempts of, and for no others.
+    /// Counts the slot as at work for the steps of its attempts, and for no others.
     fn recount_slot(&mut self, of: SlotRef) {
         let slot = self.state.slot(of);
         let mut steps = slot.queue().iter().map(|attempt| self.state.attempt(*attempt).step());
         let mut known = (!slot.is_at_work()).then_some((Claim::default(), false));
         let is_unknown = slot.claim_is_guessed || slot.claim == Claim::default();
         if let Some(first) = steps.clone().next().filter(|_| is_unknown) {
-            // It goes on from before a restart or an expiry. What the worker offers may not be known yet.
+            // The attempt was resumed after a restart or an expiry. The worker's offer may not be known yet.
             let room = self.requirements[self.state.step(first).requirement].requirement.room;
             known = Some((largest_claim(&self.state.worker(of.worker).offer, room), true));
         }
@@ -138,7 +137,7 @@ impl Core {
     }
 
     fn leave_slot(&mut self, worker: WorkerId, job: JobId) {
-        // The job may be forgotten since: it gave back what it held then.
+        // The job may be forgotten since, and has released its slots then.
         if self.state.find_job(job).is_none() {
             return;
         }
@@ -157,14 +156,14 @@ impl Core {
         }
     }
 
-    /// Puts each step of the job where it belongs: in a queue, among those that end, or nowhere.
+    /// Puts each step of the job into the indexes that it belongs to.
     pub(crate) fn reindex_job(&mut self, id: JobId) {
         let Some(job) = self.state.find_job(id) else { return };
         let (is_open, has_ended) = (job.is_open(), job.has_ended());
         let key = QueueKey { priority: job.options.priority, member: job.member };
         for place in 0..job.steps.len() {
             let job = self.state.job_quietly(id);
-            let is_ready = is_open && job.could_run(place);
+            let is_ready = is_open && job.has_ready_tasks(place);
             let of = StepRef::new(id, place);
             let step = &mut job.steps[place];
             let tasks = &step.tasks;
@@ -184,7 +183,7 @@ impl Core {
             if let Some((requirement, key)) = old.filter(|_| old != new) {
                 let entry = &mut self.requirements[requirement];
                 entry.ready.remove(key, of);
-                // Nothing waits for the worker any longer that is kept free.
+                // No step waits for the reserved worker any longer.
                 let kept = entry.reserved.filter(|_| entry.ready.is_empty());
                 self.state.changed_workers.extend(kept);
             }

@@ -1,4 +1,4 @@
-//! Jobs that wait for a time or for other jobs.
+//! The release of jobs that wait for a time or for other jobs.
 
 use kiln_types::JobId;
 
@@ -19,7 +19,7 @@ impl Core {
         }
     }
 
-    /// A completed job is forgotten: jobs that waited for it and for others wait for those others alone.
+    /// Drops a completed job, which is forgotten, from the dependencies of others.
     pub(crate) fn drop_dependency(&mut self, completed: JobId) {
         for id in self.indexes.dependents.remove(&completed).unwrap_or_default() {
             self.state.job_quietly(id).options.after.remove(&completed);
@@ -27,7 +27,7 @@ impl Core {
         }
     }
 
-    /// Releases the job, or lists what it still waits for.
+    /// Releases the job, or puts it into the indexes of jobs that wait.
     pub(crate) fn release_when_due(&mut self, now: Moment, id: JobId) {
         let job = self.state.job(id);
         if job.is_released {
@@ -53,7 +53,7 @@ impl Core {
     /// Releases the jobs whose time has come, and those that waited for one that is completed.
     pub(crate) fn release_due(&mut self, now: Moment) {
         while let Some(job) = self.indexes.released.pop_first() {
-            // It may be forgotten since.
+            // The job may be forgotten since.
             if self.state.find_job(job).is_some() {
                 self.release_when_due(now, job);
             }

@@ -1,4 +1,4 @@
-//! Every different requirement of a step, once: who could meet it, who can now, and which steps wait for it.
+//! The different requirements of steps, each with the workers that fit it and the steps that wait for it.
 
 use std::{
     cmp::Reverse,
@@ -50,7 +50,7 @@ impl ReadyQueue {
         self.levels.get(&Reverse(priority)).into_iter().flat_map(|level| level.keys().copied())
     }
 
-    /// The step of the key that is next in its [`ServeOrder`] behind `last`.
+    /// The next step of the key behind `last`, in [`ServeOrder`].
     pub fn after(&self, key: QueueKey, last: Option<StepRef>) -> Option<StepRef> {
         let steps = self.levels.get(&Reverse(key.priority))?.get(&key.member)?;
         let from = last.map_or(Bound::Unbounded, |last| Bound::Excluded(ServeOrder::from(last)));
@@ -69,30 +69,30 @@ impl ReadyQueue {
     }
 }
 
-/// A requirement, with what is known of it.
+/// A requirement with its counts and its queue.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     pub requirement: Requirement,
-    /// The number of steps that have it, whatever they do.
+    /// The number of steps that have the requirement.
     steps: u32,
-    /// Steps with waiting tasks that may run.
+    /// The steps with waiting tasks that may run.
     pub ready: ReadyQueue,
-    /// Workers that could take one of those tasks now on a slot that does nothing.
+    /// The workers that have a vacant slot with room for a task.
     pub vacant: BTreeSet<(Rank, WorkerId)>,
-    /// The number of workers that fit and take work, busy or not...
+    /// The number of workers that fit and take work, busy or not.
     pub workers: u32,
-    /// ...of their slots...
+    /// The number of their slots.
     pub slots: u32,
-    /// ...and of those among them with incidents.
+    /// The number of those workers with incidents.
     pub with_incidents: u32,
-    /// The speeds of those slots together, in thousandths. As of the last event of each worker.
+    /// The sum of the speeds of those slots, in thousandths, as of the last event of each worker.
     pub power: u64,
-    /// A worker that takes nothing else until there is room on it for this.
+    /// The worker that takes no other work until there is room on it.
     pub reserved: Option<WorkerId>,
 }
 
 impl Entry {
-    /// The worker stands otherwise to the requirement than it did.
+    /// Counts the worker by its new relation to the requirement instead of the old one.
     pub fn recount(&mut self, id: WorkerId, old: Match, new: Match) {
         self.slots = self.slots - u32::from(old.slots) + u32::from(new.slots);
         self.workers = self.workers - u32::from(old.slots > 0) + u32::from(new.slots > 0);
@@ -106,17 +106,17 @@ impl Entry {
     }
 }
 
-/// The requirements of all steps. One that no step has any longer is freed, and its place goes to the next new one: a
-/// farm that runs for years keeps as many as it has jobs at once.
+/// The requirements of all steps. One that no step has is freed, and the next new one gets its place: there are never more
+/// than those of the jobs at one time.
 #[derive(Debug, Default)]
 pub(crate) struct Requirements {
     entries: Vec<Entry>,
     known: BTreeMap<Requirement, RequirementId>,
-    /// Those in use, in their order. Shared, so that a walk over them may change the entries.
+    /// The requirements in use. Shared, so that entries may be changed during a walk over them.
     used: Arc<[RequirementId]>,
-    /// Places that nothing uses.
+    /// The places without a requirement.
     free: BTreeSet<RequirementId>,
-    /// Requirements that no step has, and that may still have a queue.
+    /// The requirements that no step has and that may still have a queue.
     unused: BTreeSet<RequirementId>,
 }
 
@@ -131,13 +131,13 @@ impl Requirements {
         (0..used.len()).map(move |at| used[at])
     }
 
-    /// Says for each place whether the offer meets the requirement there.
+    /// For each place, whether the offer meets the requirement there.
     pub fn met_by(&self, offer: &WorkerOffer) -> Vec<bool> {
         let is_met = |id: RequirementId| !self.free.contains(&id) && self[id].requirement.is_met_by(offer);
         (0..self.len()).map(RequirementId).map(is_met).collect()
     }
 
-    /// One more step has it. Returns its place, and whether it is new there.
+    /// Counts one more step with the requirement; returns its place, and whether it is new.
     pub fn hold(&mut self, requirement: &Requirement) -> (RequirementId, bool) {
         if let Some(id) = self.known.get(requirement).copied() {
             self[id].steps += 1;
@@ -154,7 +154,7 @@ impl Requirements {
         (id, true)
     }
 
-    /// One step less has it.
+    /// Counts one step less with the requirement.
     pub fn release(&mut self, id: RequirementId) {
         let entry = &mut self[id];
         entry.steps = entry.steps.saturating_sub(1);
@@ -163,7 +163,7 @@ impl Requirements {
         }
     }
 
-    /// Frees the requirements that nothing has any longer, and returns them.
+    /// Frees the requirements that are not used, and returns their places.
     pub fn free_unused(&mut self) -> Vec<RequirementId> {
         let entries = &self.entries;
         let freed = self
@@ -186,11 +186,7 @@ impl Requirements {
 
     /// Panics where steps are miscounted, or a requirement is kept that no step has. For tests.
     pub fn check(&self, steps: &BTreeMap<RequirementId, u32>) {
-        assert_eq!(
-            self.known.len(),
-            self.used.len(),
-            "a requirement is known and not used, or used and not known"
-        );
+        assert_eq!(self.known.len(), self.used.len(), "known requirements are not those in use");
         for id in self.all() {
             let held = steps.get(&id).copied().unwrap_or(0);
             assert_eq!(self.entries[id.0].steps, held, "{id:?} miscounts its steps");

@@ -1,5 +1,5 @@
-//! The choice of a slot's next task: the step whose turn it is among those that it can take, and the task of it. What
-//! has no room on any worker reserves one, which takes nothing else until there is.
+//! The choice of a slot's next task: the first step in line among those that fit, and a task of it. A step that has no room
+//! on any worker reserves one, which takes no other work until there is room.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -14,16 +14,16 @@ use crate::{
     tuning::{CANDIDATES, RELOAD_MS, estimate::UNMEASURED_MS},
 };
 
-/// The answer of a slot to a step.
+/// The result of the choice of a step's task for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taking {
+pub(crate) enum Selection {
     Task(TaskId),
-    /// Not while others are at work there; and nothing that comes later goes before it.
-    WhenThereIsRoom,
+    /// No task until there is room; no step behind this one is served before.
+    WaitForRoom,
     Nothing,
 }
 
-impl Taking {
+impl Selection {
     pub fn task(self) -> Option<TaskId> {
         if let Self::Task(task) = self { Some(task) } else { None }
     }
@@ -31,11 +31,11 @@ impl Taking {
 
 /// The room on a slot for a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Space {
+pub(crate) enum Capacity {
     Now,
-    /// There is room when what is there ends; nothing that comes later goes before it.
+    /// There will be room when the present attempts have ended; no step behind this one is served before.
     Later,
-    /// Only if the worker is reserved for it.
+    /// There will be room if the worker is reserved.
     IfReserved,
     No,
 }
@@ -48,7 +48,7 @@ impl Core {
         let mut levels: Vec<u8> = levels.collect();
         levels.sort_unstable_by_key(|priority| Reverse(*priority));
         levels.dedup();
-        // What is owed to those below goes past the highest.
+        // Lower priorities that are owed enough go before the highest.
         if levels.len() > 1 && self.owed_ms >= UNMEASURED_MS {
             levels.rotate_left(1);
         }
@@ -56,15 +56,15 @@ impl Core {
         for priority in levels {
             let members = fitting.iter().flat_map(|id| self.requirements[*id].ready.members(priority));
             let members = members.filter(|member| !self.is_capped(of, *member));
-            // Nearly always the first is taken: the others need no order.
+            // A heap, because nearly always the first is taken.
             let mut heads: BinaryHeap<Reverse<ShareRank>> =
                 members.map(|member| Reverse(self.fair_share.rank(member))).collect();
-            if let Some(found) = self.stay(of, priority, heads.peek().map(|head| head.0)) {
+            if let Some(found) = self.select_open_scene(of, priority, heads.peek().map(|head| head.0)) {
                 return Some(found);
             }
             while let Some(Reverse(head)) = heads.pop() {
                 if heads.peek() == Some(&Reverse(head)) {
-                    // The member has steps of another requirement, too.
+                    // The member has steps of several requirements.
                     continue;
                 }
                 let member = head.member;
@@ -72,10 +72,10 @@ impl Core {
                 let mut last = None;
                 while let Some(step) = self.next_step(&fitting, key, last) {
                     last = Some(step);
-                    match self.takes(of, step) {
-                        Taking::Task(task) => return Some(task),
-                        Taking::WhenThereIsRoom => return None,
-                        Taking::Nothing => {}
+                    match self.select_from(of, step) {
+                        Selection::Task(task) => return Some(task),
+                        Selection::WaitForRoom => return None,
+                        Selection::Nothing => {}
                     }
                     tried += 1;
                     if tried >= CANDIDATES {
@@ -87,13 +87,13 @@ impl Core {
         None
     }
 
-    /// The step of the account that is next behind `last`, among those with these requirements.
+    /// The step of the member that is next behind `last`, among those with these requirements.
     fn next_step(&self, of: &[RequirementId], key: QueueKey, last: Option<StepRef>) -> Option<StepRef> {
         let steps = of.iter().filter_map(|id| self.requirements[*id].ready.after(key, last));
         steps.min_by_key(|step| ServeOrder::from(*step))
     }
 
-    /// The requirements that wait and that the slot can serve, as far as its worker and limits go.
+    /// The requirements with waiting steps that the slot's worker fits and limits allow.
     fn fitting(&self, of: SlotRef) -> Vec<RequirementId> {
         let worker = self.state.worker(of.worker);
         let fits = |id: &RequirementId| {
@@ -104,8 +104,8 @@ impl Core {
         self.requirements.all().filter(fits).collect()
     }
 
-    /// The next task of the scene that the slot has open, where its account's turn is at most a reload away.
-    fn stay(&mut self, of: SlotRef, priority: u8, first: Option<ShareRank>) -> Option<TaskId> {
+    /// The next task of the scene that the slot has open, if its member is behind the first by less than a reload.
+    fn select_open_scene(&mut self, of: SlotRef, priority: u8, first: Option<ShareRank>) -> Option<TaskId> {
         let first = first?;
         let step = self.state.slot(of).last?;
         // The job may be forgotten since.
@@ -116,17 +116,17 @@ impl Core {
         if !is_close || self.is_capped(of, key.member) || !self.state.worker(of.worker).fits(requirement) {
             return None;
         }
-        self.takes(of, step).task()
+        self.select_from(of, step).task()
     }
 
-    /// Returns whether the slot can take a task of this step now, and which.
-    pub(crate) fn takes(&mut self, of: SlotRef, step_ref: StepRef) -> Taking {
+    /// Chooses the task of this step that the slot can take now.
+    pub(crate) fn select_from(&mut self, of: SlotRef, step_ref: StepRef) -> Selection {
         let (job, step) = (self.state.job(step_ref.job), self.state.step(step_ref));
         let (worker, slot) = (self.state.worker(of.worker), self.state.slot(of));
         let requirement = step.requirement;
         let lacks_limit = self.exhausted_limit(requirement).is_some() && !slot.counted.contains(&step_ref);
         if lacks_limit || !self.may_serve(of.worker, job, step) {
-            return Taking::Nothing;
+            return Selection::Nothing;
         }
         let stream = self.ready_stream_on(of.worker, step_ref);
         let alone = self.next_alone(of.worker, step).filter(|_| stream.is_none());
@@ -134,35 +134,35 @@ impl Core {
             && slot.queue().is_empty()
             && worker.is_unclaimed(Some(of.slot))
         {
-            return Taking::Task(step_ref.task(task));
+            return Selection::Task(step_ref.task(task));
         }
-        let space = match alone.map(|_| self.reserved_space(of.worker, requirement)) {
-            Some(Space::No) | None => self.space(of, job, step, stream.map(|(_, memory)| memory)),
+        let space = match alone.map(|_| self.reserved_capacity(of.worker, requirement)) {
+            Some(Capacity::No) | None => self.capacity_for(of, job, step, stream.map(|(_, memory)| memory)),
             Some(space) => space,
         };
         match space {
-            Space::Now => {}
-            Space::Later => return Taking::WhenThereIsRoom,
-            Space::IfReserved if self.reserve(of.worker, requirement) => return Taking::WhenThereIsRoom,
-            Space::IfReserved | Space::No => return Taking::Nothing,
+            Capacity::Now => {}
+            Capacity::Later => return Selection::WaitForRoom,
+            Capacity::IfReserved if self.reserve(of.worker, requirement) => return Selection::WaitForRoom,
+            Capacity::IfReserved | Capacity::No => return Selection::Nothing,
         }
         if let Some((task, _)) = stream {
-            return Taking::Task(task);
+            return Selection::Task(task);
         }
         if let Some(task) = step.next(|history| self.may_retry_now(of.worker, step, history)) {
-            return Taking::Task(step_ref.task(task));
+            return Selection::Task(step_ref.task(task));
         }
         if worker.is_unclaimed(None) && worker.reserved == Some(requirement) {
-            // What it was reserved for had better go elsewhere by now, or has gone.
+            // The task that it was reserved for has gone, or should go elsewhere.
             self.unreserve(of.worker, requirement);
             self.state.changed_workers.insert(of.worker);
         }
-        Taking::Nothing
+        Selection::Nothing
     }
 
-    /// The room on the slot for what the step requires, beside what the other slots of its worker hold. `stream`: the
-    /// memory that a stream of it gives up for the slot.
-    pub(crate) fn space(&self, of: SlotRef, job: &Job, step: &Step, stream: Option<u64>) -> Space {
+    /// The room on the slot for a task of the step, beside the claims of the worker's other slots. `stream`: the memory that
+    /// a stream of the step releases for the slot.
+    pub(crate) fn capacity_for(&self, of: SlotRef, job: &Job, step: &Step, stream: Option<u64>) -> Capacity {
         let (worker, slot, requirement) =
             (self.state.worker(of.worker), self.state.slot(of), step.requirement);
         let room = self.requirements[requirement].requirement.room;
@@ -174,38 +174,38 @@ impl Core {
             claim(&worker.offer, beside, room).is_some()
         };
         if !slot.queue().is_empty() {
-            // Behind what asks for the same it takes over its place; anything else is weighed when the slot is vacant.
-            // And frames that turned out to take more than there is must not go on beside each other.
+            // Behind a task with the same claim it takes that over; any other task waits until the slot is vacant. Frames
+            // that turned out to take more than there is must not go on beside each other.
             let before = slot.counted.first().map(|step| self.state.step(*step).requirement);
             let is_same = before.is_some_and(|before| self.requirements[before].requirement.room == room);
             let goes_on = is_same && worker.reserved.is_none() && has_room();
-            return if goes_on { Space::Now } else { Space::Later };
+            return if goes_on { Capacity::Now } else { Capacity::Later };
         }
         if worker.reserved.is_some_and(|reserved| reserved != requirement) {
-            return Space::No;
+            return Capacity::No;
         }
         if has_room() {
-            return Space::Now;
+            return Capacity::Now;
         }
-        let space = self.reserved_space(of.worker, requirement);
-        // Reserved only for what it may be given then.
+        let space = self.reserved_capacity(of.worker, requirement);
+        // A worker is reserved only for a task that it may get.
         let next = || step.next(|history| self.may_retry(of.worker, step, history));
         let is_lost = || stream.is_none() && (!job.on.is_empty() || next().is_none());
-        if space == Space::IfReserved && is_lost() { Space::No } else { space }
+        if space == Capacity::IfReserved && is_lost() { Capacity::No } else { space }
     }
 
-    /// The room on a worker for what has none beside others. It waits for a worker that is reserved, one for each
+    /// The room on a worker for a task that has none beside others: it waits for the one worker that is reserved for its
     /// requirement.
-    pub(crate) fn reserved_space(&self, id: WorkerId, requirement: RequirementId) -> Space {
+    pub(crate) fn reserved_capacity(&self, id: WorkerId, requirement: RequirementId) -> Capacity {
         match self.requirements[requirement].reserved {
-            None => Space::IfReserved,
-            Some(reserved) if reserved == id => Space::Later,
-            Some(_) => Space::No,
+            None => Capacity::IfReserved,
+            Some(reserved) if reserved == id => Capacity::Later,
+            Some(_) => Capacity::No,
         }
     }
 
-    /// Lets the worker take nothing else until there is room on it for this requirement. Returns whether it is reserved
-    /// now: not where it is reserved already.
+    /// Reserves the worker: it takes no other work until there is room for this requirement. Returns false if it is
+    /// reserved already.
     pub(crate) fn reserve(&mut self, id: WorkerId, requirement: RequirementId) -> bool {
         let worker = self.state.worker_mut(id);
         if worker.reserved.is_some() {
@@ -217,14 +217,13 @@ impl Core {
         true
     }
 
-    /// The worker is there for others again.
     pub(crate) fn unreserve(&mut self, id: WorkerId, requirement: RequirementId) {
         self.requirements[requirement].reserved = None;
         self.state.worker_mut(id).reserved = None;
         self.look_again();
     }
 
-    /// Something was given back that kept steps waiting: every requirement with waiting steps is looked at.
+    /// Marks every requirement with waiting steps to be served: a limit, a share or a worker was released.
     pub(crate) fn look_again(&mut self) {
         let waiting = self.requirements.all().filter(|id| !self.requirements[*id].ready.is_empty());
         self.indexes.fresh.extend(waiting);

@@ -1,5 +1,5 @@
-//! The end of a step, when more slots are free than tasks wait: idle slots take from queues, then begin late frames a
-//! second time.
+//! The end of a step, when there are more vacant slots than waiting tasks: idle slots take tasks from queues, then late
+//! frames get speculative attempts.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Core {
-    /// Looks at the ends of steps for which a worker is vacant.
+    /// Preempts queued attempts or starts speculative ones, for the ending steps that a vacant worker fits.
     pub(crate) fn speculate(&mut self, now: Moment, out: &mut impl Outbox) {
         self.speculate_at = None;
         let has_vacant =
@@ -37,13 +37,13 @@ impl Core {
         self.speculate_at = Some(now.after(LOOK_EVERY_MS));
         for of in ending {
             if self.state.job(of.job).phase == JobPhase::Active && !self.preempt_queued(now, of, out) {
-                self.begin_again(now, of, out);
+                self.start_speculative_attempts(now, of, out);
             }
         }
     }
 
-    /// Preempts what waits longest in queues, one for each vacant slot. What comes back waits and is dispatched as
-    /// anything else. Returns whether there was something to preempt.
+    /// Preempts the attempts that would wait longest in queues, one for each vacant slot. Returns whether any is queued or
+    /// on its way back.
     fn preempt_queued(&mut self, now: Moment, of: StepRef, out: &mut impl Outbox) -> bool {
         let step = self.state.step(of);
         if step.tasks.counts().assigned == 0 {
@@ -68,19 +68,19 @@ impl Core {
         coming > 0 || !queued.is_empty()
     }
 
-    /// Milliseconds until a queued attempt begins, as far as known.
+    /// Milliseconds until a queued attempt begins, as far as they are known.
     fn wait_ms(&self, now: Moment, id: AttemptId) -> u64 {
         let attempt = self.state.attempt(id);
         let (slot, step) = (self.state.slot_of(id), self.state.step(attempt.task));
         let frame =
             self.frame_ms(step, attempt.task.index, attempt.worker, Some(slot)).unwrap_or(UNMEASURED_MS);
         let position = slot.queue().iter().position(|queued| *queued == id).unwrap_or(0) as u64;
-        // Behind an attempt that closes, even the front waits.
+        // Behind an attempt that is being closed, even the front waits.
         let closing = if slot.closing().is_empty() { 0 } else { frame };
         let front = slot.queue().front().map(|front| self.state.attempt(*front).phase);
         let before = match front {
             _ if position == 0 => 0,
-            // One that is late already will be later still: as much again as it is over.
+            // One that is late is expected to take as much longer again.
             Some(AttemptPhase::Running { since, .. }) => {
                 frame.abs_diff(now.since(since)) + (position - 1) * frame
             }
@@ -89,7 +89,7 @@ impl Core {
         before + closing
     }
 
-    /// Returns whether the attempt's task would be given to a slot that is vacant for it now.
+    /// Returns whether a vacant worker would get the attempt's task now.
     fn has_vacant_taker(&self, id: AttemptId) -> bool {
         let task = self.state.attempt(id).task;
         let (job, step) = (self.state.job(task.job), self.state.step(task));
@@ -98,42 +98,42 @@ impl Core {
             self.may_serve(worker, job, step)
                 && history.is_none_or(|history| self.may_retry_now(worker, step, history))
         };
-        // What keeps the job off more slots keeps it off these: it would come back to where it was, and again. Of its
-        // own worker another slot will do: this one has a queue.
+        // A job that is kept off more slots would get the task back where it was, again and again. Another slot of the
+        // attempt's own worker will do: this one has a queue.
         !self.is_kept_back(task.into())
             && self.requirements[step.requirement].vacant.iter().any(|(_, worker)| takes(*worker))
     }
 
-    /// Starts second attempts of tasks that will end late, where they would end earlier. A late frame waits for a
-    /// faster slot that is soon free rather than begin on a slow one that is free now.
-    fn begin_again(&mut self, now: Moment, of: StepRef, out: &mut impl Outbox) {
+    /// Starts speculative attempts of late tasks that would end earlier. A late frame waits for a faster slot that is soon
+    /// vacant rather than begin on a slow one that is vacant now.
+    fn start_speculative_attempts(&mut self, now: Moment, of: StepRef, out: &mut impl Outbox) {
         if self.is_kept_back(of) {
             return;
         }
         let late = self.late_tasks(now, of);
         let Some(latest) = late.first().map(|late| late.task) else { return };
-        let mut openings = self.openings(now, latest, CANDIDATES + 4 * late.len());
-        let mut chosen: Vec<(Late, SlotRef)> = Vec::new();
+        let mut candidates = self.candidates(now, latest, CANDIDATES + 4 * late.len());
+        let mut chosen: Vec<(LateTask, SlotRef)> = Vec::new();
         for late in late {
-            let Some((_, mut opening)) = openings.pop_first() else { break };
-            let Some(takes) = self.takes_ms(late.task, &opening) else { continue };
-            let ends_in = opening.begins_in + takes;
+            let Some((_, mut candidate)) = candidates.pop_first() else { break };
+            let Some(takes) = self.duration_ms(late.task, &candidate) else { continue };
+            let ends_in = candidate.begins_in + takes;
             let is_worth_it = late.left > ends_in + (ends_in / GAIN_PART).max(GAIN_MS);
-            if is_worth_it && self.may_speculate(late.task, opening.slot.worker) {
-                if opening.begins_in == 0 {
-                    chosen.push((late, opening.slot));
+            if is_worth_it && self.may_speculate(late.task, candidate.slot.worker) {
+                if candidate.begins_in == 0 {
+                    chosen.push((late, candidate.slot));
                 }
-                opening = Opening { begins_in: ends_in, scene: 0, ..opening };
+                candidate = Candidate { begins_in: ends_in, scene: 0, ..candidate };
             }
-            openings.insert(opening.key(), opening);
+            candidates.insert(candidate.key(), candidate);
         }
         for (late, slot) in chosen {
-            // What was dispatched before it may have been the last that was allowed.
+            // An earlier dispatch may have reached a cap or a limit.
             let is_closed = self.state.job(of.job).is_closed_to(slot.worker) || self.is_kept_back(of);
             if is_closed || !self.is_vacant_for(slot, of) {
                 continue;
             }
-            // Two at a time: the third takes the place of the one that would have been the last.
+            // Two at a time: a third attempt replaces the one that would have ended last.
             if let Some(slower) = late.slower {
                 self.revoke(slower, RevokeReason::Stale, out);
                 *self.state.step_mut(of).replaced.entry(late.task.index).or_default() += 1;
@@ -142,7 +142,7 @@ impl Core {
         }
     }
 
-    /// Returns whether limits or the account's cap keep the job off more slots.
+    /// Returns whether a limit or a cap keeps the job off more slots.
     pub(super) fn is_kept_back(&self, of: StepRef) -> bool {
         self.exhausted_limit(self.state.step(of).requirement).is_some()
             || self.fair_share.is_full(self.state.job(of.job).member)
@@ -162,9 +162,8 @@ impl Core {
         !runs_there && !self.has_cooldown(worker, step.requirement, step.session())
     }
 
-    /// Returns when slots could begin this frame: those of some workers that are vacant now, the best first, and those
-    /// that work for its step.
-    fn openings(&self, now: Moment, task: TaskId, workers: usize) -> BTreeMap<(u64, SlotRef), Opening> {
+    /// The slots that could begin this frame: vacant ones of the best workers, and those that work for its step.
+    fn candidates(&self, now: Moment, task: TaskId, workers: usize) -> BTreeMap<(u64, SlotRef), Candidate> {
         let step = self.state.step(task);
         let vacant = self.requirements[step.requirement].vacant.iter().take(workers).map(|(_, id)| *id);
         let vacant = vacant.flat_map(|worker| {
@@ -177,24 +176,24 @@ impl Core {
             let slot = worker.slot(of.slot).filter(|slot| slot.queue().len() == 1)?;
             Some((of, slot, self.ends_in(now, id)?.max(1)))
         });
-        let opening = |(of, slot, begins_in): (SlotRef, &Slot, u64)| {
+        let candidate = |(of, slot, begins_in): (SlotRef, &Slot, u64)| {
             let frame = self.frame_ms(step, task.index, of.worker, Some(slot))?;
             let scene = if slot.must_open(step.session()) { self.opening_ms(step, of.worker) } else { 0 };
-            let opening = Opening { begins_in, scene, frame, slot: of };
-            Some((opening.key(), opening))
+            let candidate = Candidate { begins_in, scene, frame, slot: of };
+            Some((candidate.key(), candidate))
         };
-        vacant.chain(busy).filter_map(opening).collect()
+        vacant.chain(busy).filter_map(candidate).collect()
     }
 
-    /// Milliseconds that the frame would take there, with the scene opened if need be.
-    fn takes_ms(&self, task: TaskId, opening: &Opening) -> Option<u64> {
-        let (step, worker) = (self.state.step(task), opening.slot.worker);
-        let slot = self.state.find_slot(opening.slot);
-        let frame = self.foretold_ms(step, task.index, worker);
-        Some(opening.scene + frame.or_else(|| self.frame_ms(step, task.index, worker, slot))?)
+    /// Milliseconds that the frame would take on the slot, with the opening of the scene.
+    fn duration_ms(&self, task: TaskId, on: &Candidate) -> Option<u64> {
+        let (step, worker) = (self.state.step(task), on.slot.worker);
+        let slot = self.state.find_slot(on.slot);
+        let frame = self.predicted_ms(step, task.index, worker);
+        Some(on.scene + frame.or_else(|| self.frame_ms(step, task.index, worker, slot))?)
     }
 
-    /// Milliseconds until an attempt that runs or is about to will have left Blender.
+    /// Milliseconds until an attempt that runs or is next will have left Blender.
     fn ends_in(&self, now: Moment, id: AttemptId) -> Option<u64> {
         let attempt = self.state.attempt(id);
         let (step, slot) = (self.state.step(attempt.task), self.state.slot_of(id));
@@ -212,22 +211,22 @@ impl Core {
     }
 
     /// The live tasks of the step, the latest first.
-    fn late_tasks(&self, now: Moment, of: StepRef) -> Vec<Late> {
+    fn late_tasks(&self, now: Moment, of: StepRef) -> Vec<LateTask> {
         let tasks = &self.state.step(of).tasks;
-        // What has gone wrong before may go wrong again, and take two workers at a time.
+        // A task with mishaps may take a worker down: not two at a time.
         let sound = tasks.live().filter(|(index, _)| tasks.history(*index).is_none());
-        let late = sound.filter_map(|(index, first)| self.late(now, of.task(index), first));
-        let mut late: Vec<Late> = late.collect();
+        let late = sound.filter_map(|(index, first)| self.find_late(now, of.task(index), first));
+        let mut late: Vec<LateTask> = late.collect();
         late.sort_unstable_by(|a, b| b.cmp(a));
         late
     }
 
-    /// The task with its first attempt; `None` where an attempt has left Blender, or no third one may replace one.
-    fn late(&self, now: Moment, task: TaskId, first: AttemptId) -> Option<Late> {
+    /// The task with the time that is left; `None` if an attempt has left Blender, or none may be replaced by a third one.
+    fn find_late(&self, now: Moment, task: TaskId, first: AttemptId) -> Option<LateTask> {
         let step = self.state.step(task);
         let first_left = self.ends_in(now, first)?;
         let Some(second) = step.tasks.second_attempt(task.index) else {
-            return Some(Late { left: first_left, task, slower: None });
+            return Some(LateTask { left: first_left, task, slower: None });
         };
         if step.replaced.get(&task.index).is_some_and(|replaced| *replaced >= MAX_REPLACED) {
             return None;
@@ -235,33 +234,32 @@ impl Core {
         let second_left = self.ends_in(now, second)?;
         let is_second = second_left < first_left;
         let (left, slower) = if is_second { (second_left, first) } else { (first_left, second) };
-        // What its own Blender says may end an attempt; a guess might end the one that is all but done.
-        self.state.attempt(slower).frame_ms.map(|_| Late { left, task, slower: Some(slower) })
+        // Only an attempt with reported progress may be replaced: a guess could end one that is nearly done.
+        self.state.attempt(slower).frame_ms.map(|_| LateTask { left, task, slower: Some(slower) })
     }
 }
 
-/// A frame that runs, once or twice. The latest is the greatest.
+/// A frame that runs, once or twice. The order is that of the time that is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Late {
+struct LateTask {
     /// Milliseconds until the first of its attempts has left Blender.
     left: u64,
     task: TaskId,
-    /// The other one of two.
+    /// The one of two attempts that ends last.
     slower: Option<AttemptId>,
 }
 
-/// The time at which a slot could begin a frame, and the time that it would take; milliseconds. By its key, the first
-/// ends first.
+/// A slot that could begin a frame. The order of keys is that of the frame's end. Times are milliseconds.
 #[derive(Debug, Clone, Copy)]
-struct Opening {
+struct Candidate {
     begins_in: u64,
-    /// For opening the scene; 0 where it is open.
+    /// The time of opening the scene; 0 if it is open.
     scene: u64,
     frame: u64,
     slot: SlotRef,
 }
 
-impl Opening {
+impl Candidate {
     fn key(&self) -> (u64, SlotRef) {
         (self.begins_in + self.scene + self.frame, self.slot)
     }

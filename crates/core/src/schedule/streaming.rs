@@ -1,8 +1,8 @@
-//! Streams: tasks that begin before all that they depend on is done, each on a worker and on no slot.
+//! Streams: attempts that begin before all that their task depends on is done, each on a worker and on no slot.
 //!
-//! A stream claims memory and nothing else, and gives it up for whatever has no room because of it: so it is never in the
-//! way of what it waits for. When that is done, [`Core::takes`] gives it a slot of its worker before other tasks of its
-//! step; where another worker could begin the task sooner, it is displaced and its task waits as any other.
+//! A stream claims only memory, and is displaced if waiting work lacks that memory: so it never blocks the tasks that it
+//! waits for. When those are done, [`Core::select_from`] places it on a slot of its worker before other tasks of its step.
+//! If another worker could begin the task sooner, the stream is displaced, and its task waits as any other.
 
 use kiln_types::{AttemptId, TaskId, WorkerId};
 
@@ -15,11 +15,11 @@ use crate::{
 };
 
 impl Core {
-    /// Looks again at the workers of which a stream lacks only a slot.
-    pub(crate) fn recall_ready_streams(&mut self) {
+    /// Marks the workers that have a stream which lacks only a slot.
+    pub(crate) fn mark_ready_streams(&mut self) {
         let has_ready = |id: &&WorkerId| self.ready_streams(**id).next().is_some();
-        let recalled: Vec<WorkerId> = self.state.streaming().iter().filter(has_ready).copied().collect();
-        self.state.changed_workers.extend(recalled);
+        let ready: Vec<WorkerId> = self.state.streaming().iter().filter(has_ready).copied().collect();
+        self.state.changed_workers.extend(ready);
     }
 
     /// The streams of the worker that lack only a slot.
@@ -41,7 +41,7 @@ impl Core {
         })
     }
 
-    /// Tells the streams that depend on this task that it is done.
+    /// Tells the workers of the streams that depend on this task that it is done.
     pub(crate) fn announce_done(&mut self, done: TaskId, out: &mut impl Outbox) {
         if self.state.streaming().is_empty() {
             return;
@@ -66,8 +66,8 @@ impl Core {
         }
     }
 
-    /// Ends the streams that keep waiting work off a vacant slot of their worker, and those that lack only a slot where
-    /// another worker would begin their task now. To be called when all that could be dispatched was.
+    /// Ends the streams that keep waiting work off a vacant slot of their worker, and those that lack only a slot if another
+    /// worker would begin their task now. Call it after all dispatches of a turn.
     pub(crate) fn displace_streams(&mut self, out: &mut impl Outbox) {
         if self.state.streaming().is_empty() {
             return;
@@ -80,7 +80,7 @@ impl Core {
             displaced.extend(self.streams_in_the_way(of));
         }
         for attempt in displaced {
-            // One may be both.
+            // An attempt may be listed twice.
             if self.revoke(attempt, RevokeReason::Displaced, out).is_some() {
                 self.indexes.is_behind = true;
             }
@@ -103,26 +103,25 @@ impl Core {
         if self.is_kept_back(task.into()) {
             return false;
         }
-        // It requires more than it did, and other streams have that: as a task that waits it makes them end.
+        // The step requires more than before, and other streams have that memory: as a waiting task it displaces them.
         let known = self.state.worker(own);
         let lacks_room = known.takes_work() && known.claimed_by_slots(None).is_none();
         let vacant = self.requirements[step.requirement].vacant.iter().map(|(_, other)| *other);
         lacks_room || vacant.take(CANDIDATES).any(|other| would_take(&other))
     }
 
-    /// The streams that must end before a task that waits for this requirement has room on a slot that does nothing; on
-    /// one worker at a time.
+    /// The streams of one worker that must end before a waiting task of this requirement has room on a vacant slot.
     fn streams_in_the_way(&self, of: RequirementId) -> Vec<AttemptId> {
         if self.requirements[of].ready.is_empty() || self.exhausted_limit(of).is_some() {
             return Vec::new();
         }
         let workers = self.state.streaming().iter().filter_map(|id| self.streams_before(*id, of));
-        // If none has to end on some worker, room comes there when the closing ones have ended.
+        // If none has to end on a worker, there will be room when its closing ones have ended.
         workers.min_by_key(Vec::len).unwrap_or_default()
     }
 
-    /// The streams that must end before a task of this requirement has room on the worker, the latest first; `None`
-    /// where it would have none without them.
+    /// The streams that must end before a task of this requirement has room on the worker, the latest first; `None` if it
+    /// would have no room without them.
     fn streams_before(&self, id: WorkerId, of: RequirementId) -> Option<Vec<AttemptId>> {
         let worker = self.state.worker(id);
         let may = worker.takes_work()
@@ -141,7 +140,7 @@ impl Core {
             };
             self.may_serve(id, job, step) && step.next(may).is_some()
         };
-        // A task that ran out of memory waits until the worker does nothing else at all.
+        // A task that ran out of memory waits until the worker does nothing else.
         let waits_alone = |step: StepRef| {
             let step = self.state.step(step);
             let may = |task| {
@@ -168,7 +167,7 @@ impl Core {
                 Some((latest, _)) if claim(&worker.offer, beside, entry.requirement.room).is_none() => {
                     ended.push(latest);
                 }
-                // Without any, it has room and waits for something else.
+                // If none has to end, the task waits for something else.
                 _ => {
                     return Some(ended)
                         .filter(|ended| !ended.is_empty() || worker.streams.closing().next().is_some());
@@ -177,13 +176,13 @@ impl Core {
         }
     }
 
-    /// Begins the streams for which a worker has memory. To be called when all that could be dispatched was.
+    /// Opens streams on workers that have the memory. Call it after all dispatches of a turn.
     pub(crate) fn open_streams(&mut self, out: &mut impl Outbox) {
         for of in std::mem::take(&mut self.indexes.streamable) {
             // The job may be forgotten since.
             let Some(job) = self.state.find_job(of.job).filter(|job| job.is_open()) else { continue };
             let mut tasks = job.streamable(of.place());
-            // A task that ran out of memory waits for a machine of its own.
+            // A task that ran out of memory waits for a whole machine.
             let histories = job.steps[of.place()].tasks.histories();
             let too_large = histories.filter(|(_, history)| history.least_memory().is_some());
             tasks.subtract(&too_large.map(|(task, _)| task).collect());
@@ -196,8 +195,8 @@ impl Core {
         }
     }
 
-    /// The worker on which a task is to stream: of those that its job is on, or else of those that are vacant for it, the
-    /// one with the fewest streams.
+    /// The worker on which a task streams: of those that the job is on, or else of the vacant ones, that with the fewest
+    /// streams.
     fn stream_worker(&self, task: TaskId) -> Option<WorkerId> {
         let (job, step) = (self.state.job(task.job), self.state.step(task));
         let entry = &self.requirements[step.requirement];

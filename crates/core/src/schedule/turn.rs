@@ -1,8 +1,8 @@
-//! The turn: which task goes to which slot.
+//! The turn: the assignment of tasks to slots.
 //!
-//! Slots that changed choose among the steps that wait; steps that came choose among the workers that are vacant. Then
-//! queues are filled, so that no slot waits for the network between two frames; and at the end of a step, idle slots
-//! take over what others would finish late ([`super::speculation`]).
+//! Slots that changed choose among the steps that wait, new steps among the vacant workers. Then queues are filled, so
+//! that no slot waits for the network between two frames. At the end of a step, idle slots take tasks that others would
+//! finish late ([`super::speculation`]).
 
 use std::{collections::BTreeSet, ops::Bound};
 
@@ -19,7 +19,7 @@ impl Core {
     /// Dispatches work. Call it after each batch of inputs.
     pub fn schedule(&mut self, now: Moment, out: &mut impl Outbox) {
         for job in std::mem::take(&mut self.indexes.unsettled) {
-            // It may be forgotten since.
+            // The job may be forgotten since.
             if self.state.find_job(job).is_some() {
                 self.settle(job, out);
             }
@@ -28,7 +28,7 @@ impl Core {
         self.end_pauses(now);
         self.release_due(now);
         self.release_devices(out);
-        self.recall_ready_streams();
+        self.mark_ready_streams();
         let changed = self.by_speed();
         self.indexes.unserved.extend(changed);
         self.reindex();
@@ -59,7 +59,7 @@ impl Core {
         self.dispatch_probes(out);
         // What was dispatched is sent before any of it is preempted.
         self.send(out);
-        // Steps that are not served yet may find room without preemption.
+        // Steps that are not served yet may get a slot without preemption.
         if all_served {
             self.preempt_lower(out);
             self.reindex();
@@ -85,10 +85,9 @@ impl Core {
         changed
     }
 
-    /// Dispatches a task to each vacant slot of the worker, as far as the turn goes, and notes the slots whose queues
-    /// run low.
+    /// Dispatches a task to each vacant slot of the worker, until the turn is full, and marks the queues that may be short.
     fn serve_worker(&mut self, id: WorkerId, out: &mut impl Outbox) {
-        // It may be forgotten since.
+        // The worker may be forgotten since.
         let Some(worker) = self.state.find_worker(id).filter(|worker| worker.takes_work()) else { return };
         let offered = usize::from(worker.offer.slots).min(worker.slots().len());
         for of in (0..offered).map(|place| SlotRef::new(id, place)) {
@@ -107,16 +106,16 @@ impl Core {
         }
     }
 
-    /// Finds vacant workers for what waits for this requirement, until one or the other is used up.
+    /// Dispatches waiting tasks of this requirement to vacant workers, as long as there are both.
     fn serve_requirement(&mut self, requirement: RequirementId, out: &mut impl Outbox) {
         let mut refused: BTreeSet<WorkerId> = BTreeSet::new();
-        let mut near = Near::default();
+        let mut search = WorkerSearch::default();
         while refused.len() < CANDIDATES && !self.is_turn_full() {
             if self.requirements[requirement].vacant.is_empty() || self.exhausted_limit(requirement).is_some()
             {
                 return;
             }
-            let Some(of) = self.best_vacant(requirement, &refused, &mut near) else { return };
+            let Some(of) = self.best_vacant(requirement, &refused, &mut search) else { return };
             match self.select(of) {
                 Some(task) => {
                     self.dispatch(task, of, out);
@@ -127,12 +126,13 @@ impl Core {
         }
     }
 
-    /// The vacant slot that is closest to what is first in line: with the scene open, with its files, the fastest.
+    /// The best vacant slot for the first step in line: one with the scene open, else on a worker with its files, else on
+    /// the fastest worker.
     fn best_vacant(
         &self,
         requirement: RequirementId,
         refused: &BTreeSet<WorkerId>,
-        near: &mut Near,
+        search: &mut WorkerSearch,
     ) -> Option<SlotRef> {
         let entry = &self.requirements[requirement];
         let priority = entry.ready.priorities().next()?;
@@ -151,16 +151,17 @@ impl Core {
         if let Some(of) = warm.take(CANDIDATES).find(is_open) {
             return Some(*of);
         }
-        let had = session.and_then(|session| near.next(session, self.indexes.had.get(&session)?, is_vacant));
+        let had =
+            session.and_then(|session| search.next(session, self.indexes.had.get(&session)?, is_vacant));
         let any = || entry.vacant.iter().map(|(_, id)| *id).find(|id| !refused.contains(id));
         let worker = had.or_else(any)?;
-        // One that would have to close nothing is best.
+        // A slot without an open scene is best.
         let slots = self.state.worker(worker).vacant_slots();
         let (slot, _) = slots.min_by_key(|(_, slot)| slot.session().is_some())?;
         Some(SlotRef { worker, slot })
     }
 
-    /// Dispatches tasks behind the one that runs, where the queue of the slot is half empty.
+    /// Fills the queue of the slot, if it is half empty.
     fn fill_queue(&mut self, of: SlotRef, out: &mut impl Outbox) {
         let mut wanted: Option<usize> = None;
         while let Some(queued) = self.open_queue(of)
@@ -176,7 +177,7 @@ impl Core {
         }
     }
 
-    /// The length of the slot's queue, where it runs something and may be given more. Both may be gone since.
+    /// The length of the slot's queue, if it is at work and may get more. Worker and slot may be gone since.
     fn open_queue(&self, of: SlotRef) -> Option<usize> {
         let worker = self.state.find_worker(of.worker).filter(|worker| worker.takes_work())?;
         let slot = worker.slot(of.slot).filter(|slot| !slot.queue().is_empty())?;
@@ -184,8 +185,8 @@ impl Core {
         is_open.then_some(slot.queue().len())
     }
 
-    /// The number of tasks of the step that the slot should have behind the one that runs: about as many as last
-    /// [`crate::Config::ahead_ms`] there, and at most half of its part of what waits.
+    /// The number of tasks of the step that the slot should have behind the one that runs: those of
+    /// [`crate::Config::ahead_ms`], and at most half of the slot's part of the waiting ones.
     fn queue_depth(&self, step: StepRef, of: SlotRef) -> usize {
         let step = self.state.step(step);
         let Some(frame) = self.state.slot(of).frame_ms(step.session()) else { return 1 };
@@ -194,7 +195,7 @@ impl Core {
         self.config.queue_depth(u64::from(frame)).min(part.max(1))
     }
 
-    /// Preempts what is queued of lower priorities, as much as waits above them.
+    /// Preempts as many queued attempts of lower priorities as there are waiting tasks of new steps.
     fn preempt_lower(&mut self, out: &mut impl Outbox) {
         for of in std::mem::take(&mut self.indexes.arrived) {
             let step = self.state.step(of);
@@ -215,7 +216,7 @@ impl Core {
         }
     }
 
-    /// Records the state of each worker that was touched, where it changed.
+    /// Records the changed states of workers.
     pub(crate) fn record_workers(&mut self, out: &mut impl Outbox) {
         while let Some(id) = self.state.unrecorded.pop_first() {
             let worker = self.state.worker_mut(id);
@@ -228,15 +229,15 @@ impl Core {
     }
 }
 
-/// The progress of this turn in looking for a vacant worker that has had the files of a scene. A worker that was passed
-/// over stays so: none becomes vacant while work is dispatched.
+/// The search of a turn for a vacant worker that has had the files of a scene. A worker that was passed over stays so: none
+/// becomes vacant while work is dispatched.
 #[derive(Debug, Default)]
-struct Near {
+struct WorkerSearch {
     session: Option<SessionKey>,
     passed: Option<WorkerId>,
 }
 
-impl Near {
+impl WorkerSearch {
     /// The next worker of `had` that is vacant, among the next few.
     fn next(
         &mut self,

@@ -1,4 +1,4 @@
-//! Attempts: the runs of tasks on slots.
+//! Attempts and their phases.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,20 +13,20 @@ use crate::{
     ids::{SlotRef, StepRef},
 };
 
-/// One run of one task on one worker.
+/// One attempt of a worker at a task.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub task: TaskId,
     pub worker: WorkerId,
     pub generation: Generation,
     pub phase: AttemptPhase,
-    /// Milliseconds that its fair-share account was charged for it when it was dispatched.
+    /// Milliseconds that the fair-share account was charged at the dispatch.
     pub charged_ms: u32,
-    /// Its slot had to open the scene first, so its time tells little of the frames.
+    /// The slot had to open the scene first, so that little is learned from the time.
     pub cold: bool,
-    /// Milliseconds that its frame takes once the scene is open, as its own progress foretells.
+    /// Milliseconds that the frame takes with its scene open, as predicted by its progress.
     pub frame_ms: Option<NonZeroU32>,
-    /// The first progress that its Blender reported.
+    /// The first progress that Blender reported.
     pub progress: Option<ProgressSample>,
 }
 
@@ -36,7 +36,7 @@ impl Attempt {
         Self { task, worker, generation, phase, charged_ms: 0, cold: true, frame_ms: None, progress: None }
     }
 
-    /// The slot that it is or was on; `None` where it streams.
+    /// The slot that the attempt is or was on; `None` if it streams.
     pub fn place(&self) -> Option<SlotRef> {
         self.phase.slot().map(|slot| SlotRef { worker: self.worker, slot })
     }
@@ -46,7 +46,7 @@ impl Attempt {
     }
 }
 
-/// The progress of a frame at a time, as its Blender reports it.
+/// The progress of a frame at a time, as Blender reports it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProgressSample {
     /// Milliseconds since the frame began with the scene open.
@@ -60,21 +60,21 @@ const _: () = assert!(size_of::<Attempt>() <= 64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AttemptPhase {
-    /// On its worker and on no slot: not all that its task depends on is done. It claims this memory; bytes.
+    /// On its worker and on no slot, until all that the task depends on is done. Claims this memory; bytes.
     Streaming { memory: u64 },
-    /// In its slot's queue. `preempted`: its return was asked for and not yet answered.
+    /// In its slot's queue. `preempted`: the worker was asked to return the attempt and has not answered yet.
     Assigned { slot: SlotIndex, preempted: bool },
     /// At the front of its slot's queue.
     Running { slot: SlotIndex, since: Moment },
-    /// It has left Blender; its report follows. The slot is free for the next.
+    /// Out of Blender, with its report to come. The slot is free for the next attempt.
     Delivering { slot: SlotIndex },
-    /// Closed with its worker's lease: its task is no longer its own. Should it deliver while its generation is
-    /// still open, that counts. `counted`: as a loss against the task.
+    /// Closed with its worker's lease. A delivery still counts while the generation is open. `counted`: as a loss against
+    /// the task.
     Expired { counted: bool, was: HeldPhase },
 }
 
 impl AttemptPhase {
-    /// The phase of an attempt that its worker holds so; where it streams, with this memory.
+    /// The phase of an attempt that its worker holds in this one. `memory`: of one that streams.
     pub fn resumed(held: HeldPhase, now: Moment, memory: u64) -> Self {
         match held {
             HeldPhase::Queued { slot } => Self::queued(slot),
@@ -99,12 +99,12 @@ impl AttemptPhase {
         self
     }
 
-    /// Returns whether it waits in a queue, and was not asked back.
+    /// Returns whether the attempt waits in a queue and was not preempted.
     pub fn is_queued(self) -> bool {
         matches!(self, Self::Assigned { preempted: false, .. })
     }
 
-    /// The slot that it is or was on; `None` where it streams.
+    /// The slot that the attempt is or was on; `None` if it streams.
     pub fn slot(self) -> Option<SlotIndex> {
         self.held().slot()
     }
@@ -137,8 +137,7 @@ impl AttemptPhase {
     }
 }
 
-/// The attempts by id. Expired ones are also found by their worker: a worker that joins must not cost a look at every
-/// attempt of the farm.
+/// The attempts by id. Expired ones are also indexed by worker, so that a join does not look at every attempt of the farm.
 #[derive(Debug, Default)]
 pub(crate) struct AttemptTable {
     all: BTreeMap<AttemptId, Attempt>,
@@ -154,7 +153,7 @@ impl Deref for AttemptTable {
 }
 
 impl AttemptTable {
-    /// The attempt, to change it. An expired one becomes live only by [`AttemptTable::resume`].
+    /// The attempt to change. An expired one becomes live only by [`AttemptTable::resume`].
     pub fn get_mut(&mut self, id: AttemptId) -> Option<&mut Attempt> {
         self.all.get_mut(&id)
     }
@@ -197,10 +196,10 @@ impl AttemptTable {
         ids.filter_map(|(_, id)| Some((*id, self.all.get(id)?)))
     }
 
-    /// Panics where other attempts are listed as expired than are. For tests.
+    /// Panics if the index of expired attempts is wrong. For tests.
     pub fn check(&self) {
         let expired = self.all.iter().filter(|(_, attempt)| !attempt.phase.is_live());
         let expired: BTreeSet<_> = expired.map(|(id, attempt)| (attempt.worker, *id)).collect();
-        assert_eq!(self.expired, expired, "other attempts are expired than are listed by worker");
+        assert_eq!(self.expired, expired, "the expired attempts by worker are wrong");
     }
 }

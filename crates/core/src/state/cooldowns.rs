@@ -22,14 +22,14 @@ struct Cooldown {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CooldownCause {
-    /// The worker returned what it had not begun and nobody had asked back.
+    /// The worker returned, unasked, an attempt that had not begun.
     Refused,
-    /// The worker failed by a fault of its own. Such attempts are reported as started, so a start ends nothing.
+    /// The worker failed by a fault of its own. Such attempts are reported as started, so a start does not end it.
     Faulty,
 }
 
 impl Cooldowns {
-    /// Several refusals of one moment, as of a whole queue, are one.
+    /// Starts a cooldown, or extends one that is over. Several refusals at one time, as of a whole queue, are one.
     pub fn start(
         &mut self,
         now: Moment,
@@ -46,7 +46,7 @@ impl Cooldowns {
         self.0.insert((session, worker), cooldown);
     }
 
-    /// The cause of the cooldown that goes on.
+    /// The cause of the present cooldown.
     pub fn cause(&self, worker: WorkerId, session: Option<SessionKey>) -> Option<CooldownCause> {
         self.0.get(&(session, worker)).filter(|known| !known.is_over).map(|known| known.cause)
     }
@@ -68,7 +68,7 @@ impl Cooldowns {
         ended
     }
 
-    /// Workers that get nothing of this session for now.
+    /// The workers that have a cooldown for this session.
     pub fn workers(&self, session: Option<SessionKey>) -> impl Iterator<Item = WorkerId> {
         let of = self.0.range((session, WorkerId::MIN)..).take_while(move |((of, _), _)| *of == session);
         of.filter(|(_, known)| !known.is_over).map(|((_, worker), _)| *worker)

@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_types::{FailureCause, TaskIndex, WorkerId};
 
-use crate::tuning::common_failure::WAYS;
+use crate::tuning::common_failure::GROUPS;
 
-/// The ways in which tasks of a step have failed, as long as none of it was delivered.
+/// The failures of tasks of a step until the first delivery, grouped by likeness.
 #[derive(Debug, Default)]
 pub(crate) struct FirstFailures {
     /// A task was delivered.
     is_closed: bool,
-    ways: BTreeMap<(FailureCause, String), Way>,
+    groups: BTreeMap<(FailureCause, String), FailureGroup>,
 }
 
 /// The tasks that have failed alike.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Way {
+pub(crate) struct FailureGroup {
     pub tasks: BTreeSet<TaskIndex>,
     pub workers: BTreeSet<WorkerId>,
     pub attempts: usize,
@@ -30,45 +30,45 @@ impl FirstFailures {
 
     /// Returns whether some tasks have failed and none was delivered.
     pub fn have_all_failed(&self) -> bool {
-        !self.ways.is_empty()
+        !self.groups.is_empty()
     }
 
-    /// A task is delivered: whatever fails from now on, the job can be rendered.
+    /// Stops at the first delivery, which shows that the job can be rendered.
     pub fn close(&mut self) {
         self.is_closed = true;
-        self.ways.clear();
+        self.groups.clear();
     }
 
-    /// A person has asked for another try.
+    /// Forgets the failures when a person retries.
     pub fn forget(&mut self) {
-        self.ways.clear();
+        self.groups.clear();
     }
 
-    /// Takes note of a failure on these workers, and returns all that failed alike. `says` is what is compared.
+    /// Notes a failure on these workers, and returns its group, which has the same cause and a similar `message`.
     pub fn note(
         &mut self,
         task: TaskIndex,
         workers: &[WorkerId],
         cause: FailureCause,
-        says: &str,
-    ) -> Option<&Way> {
+        message: &str,
+    ) -> Option<&FailureGroup> {
         if self.is_closed {
             return None;
         }
-        let key = (cause, essence(says));
-        if self.ways.len() >= WAYS && !self.ways.contains_key(&key) {
+        let key = (cause, normalize(message));
+        if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
             return None;
         }
-        let way = self.ways.entry(key).or_default();
-        way.tasks.insert(task);
-        way.workers.extend(workers);
-        way.attempts += workers.len();
-        Some(way)
+        let group = self.groups.entry(key).or_default();
+        group.tasks.insert(task);
+        group.workers.extend(workers);
+        group.attempts += workers.len();
+        Some(group)
     }
 }
 
-/// The message without what differs from one attempt to the next: numbers, and the folders of paths.
-fn essence(message: &str) -> String {
+/// The message without the parts that differ between attempts: numbers, and the folders of paths.
+fn normalize(message: &str) -> String {
     let words = message.split_whitespace().map(|word| {
         let word = word.rsplit(['/', '\\']).next().unwrap_or(word);
         let mut plain = String::with_capacity(word.len());
@@ -85,14 +85,14 @@ fn essence(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::essence;
+    use super::normalize;
 
     #[test]
-    fn what_differs_from_one_attempt_to_the_next_is_left_out() {
-        let one = essence("cannot write /tmp/kiln/1-204/out/0007.png (error 28)");
-        let other = essence("cannot write /tmp/kiln/1-9/out/0112.png (error 28)");
+    fn numbers_and_folders_are_left_out() {
+        let one = normalize("cannot write /tmp/kiln/1-204/out/0007.png (error 28)");
+        let other = normalize("cannot write /tmp/kiln/1-9/out/0112.png (error 28)");
         assert_eq!(one, other);
         assert_eq!(one, "cannot write #.png (error #)");
-        assert_ne!(essence("Build without OpenImageDenoiser"), essence("Build without Embree"));
+        assert_ne!(normalize("Build without OpenImageDenoiser"), normalize("Build without Embree"));
     }
 }

@@ -2,34 +2,33 @@
 
 use kiln_types::{AttemptId, Failure, WorkerId};
 
-/// The failed and lost attempts of a task, since it was last reset. It is forgotten when the task ends.
+/// The failed and lost attempts of a task since it was last reset. The history is forgotten when the task ends.
 #[derive(Debug, Default)]
 pub(crate) struct FailureHistory {
     /// The worker of each failed attempt.
     failed_on: Vec<WorkerId>,
     /// The worker of each attempt that was lost while it ran.
     lost_on: Vec<WorkerId>,
-    /// The attempts of this epoch among those: they may yet be forgiven.
+    /// The attempts of this epoch among those, which may still be forgiven.
     counted: Vec<(AttemptId, Mishap)>,
     last: Option<Failure>,
-    /// The task may have more mishaps than the limit: workers were the origin, and others were left to try.
+    /// The task may exceed the limit of mishaps: workers were the origin, and others were left to try.
     extended: bool,
-    /// The task ran out of memory: it needs a machine of at least this many bytes for itself.
+    /// The least memory of a machine for the task, which ran out of it; bytes.
     least_memory: Option<u64>,
-    /// Closed attempts that may yet deliver.
+    /// Closed attempts that may still deliver.
     expired: Vec<AttemptId>,
 }
 
-/// A way in which an attempt went wrong.
+/// A failure or loss of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mishap {
     Failed,
-    /// Its worker went away with it.
     Lost,
 }
 
 impl FailureHistory {
-    /// The history of a task of an earlier epoch. It waits, so its limit was extended whatever it has failed.
+    /// The history of a task of an earlier epoch. The task waits, so its limit is taken to be extended.
     pub fn restored(failed_on: Vec<WorkerId>, lost_on: Vec<WorkerId>, least_memory: Option<u64>) -> Self {
         Self { failed_on, lost_on, least_memory, extended: true, ..Self::default() }
     }
@@ -55,7 +54,7 @@ impl FailureHistory {
         true
     }
 
-    /// Stops counting a lost attempt of an earlier epoch: which one it was is not known, but its worker is.
+    /// Stops counting a lost attempt of an earlier epoch, of which only the worker is known.
     pub fn forgive_restored_loss(&mut self, worker: WorkerId) {
         remove_one(&mut self.lost_on, worker);
     }
@@ -72,7 +71,7 @@ impl FailureHistory {
         self.extended
     }
 
-    /// The task needs at least `bytes`; what it needed before stays the least.
+    /// Raises the least memory of a machine for the task.
     pub fn require_memory(&mut self, bytes: u64) {
         self.least_memory = self.least_memory.max(Some(bytes));
     }
@@ -85,12 +84,11 @@ impl FailureHistory {
         self.expired.retain(|known| *known != attempt);
     }
 
-    /// Returns whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
         !self.has_mishaps() && self.expired.is_empty()
     }
 
-    /// Returns whether anything counts against the task.
+    /// Returns whether a failure or loss counts against the task.
     pub fn has_mishaps(&self) -> bool {
         !(self.failed_on.is_empty() && self.lost_on.is_empty())
     }
@@ -116,7 +114,6 @@ impl FailureHistory {
         &self.lost_on
     }
 
-    /// Returns why the last attempt failed.
     pub fn last_failure(&self) -> Option<&Failure> {
         self.last.as_ref()
     }
@@ -125,16 +122,15 @@ impl FailureHistory {
         self.least_memory
     }
 
-    /// Closed attempts that may yet deliver.
     pub fn expired(&self) -> &[AttemptId] {
         &self.expired
     }
 
-    /// Panics where it contradicts itself, or has more mishaps than these limits and is not out. For tests.
+    /// Panics if the history contradicts itself, or the task should have failed by these limits. For tests.
     pub fn check(&self, name: &str, max_failures: usize, max_losses: usize, is_live: bool) {
         assert!(!self.is_empty(), "{name} has an empty failure history");
         let within = self.failed_on.len() < max_failures && self.lost_on.len() < max_losses;
-        // While one attempt is out, the task is not failed for what happened to the other.
+        // A task with a live attempt does not fail yet.
         assert!(within || self.extended || is_live, "{name} should have failed");
         let counted = |of: Mishap| self.counted.iter().filter(|(_, mishap)| *mishap == of).count();
         let fits =

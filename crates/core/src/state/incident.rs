@@ -7,26 +7,26 @@ use crate::{
     tuning::quarantine::{FIRST_PROBE_MS, LAST_PROBE_MS},
 };
 
-/// Something that went wrong on a worker, since it last delivered.
+/// A failure or loss on a worker since it last delivered.
 #[derive(Debug)]
 pub(crate) struct Incident {
     pub attempt: AttemptId,
     pub task: TaskId,
     pub at: Moment,
     pub kind: IncidentKind,
-    /// The same task has gone wrong on another worker too, and none has delivered it.
+    /// The task has failed or been lost on another worker too, and was not delivered.
     pub shared: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum IncidentKind {
-    /// With the message of the failure.
+    /// A failure with this message.
     Failed(String),
-    /// The worker was lost with it; several tasks may share one loss.
+    /// A loss by its number; several tasks may share one.
     Lost { loss: u64 },
 }
 
-/// Milliseconds until the next probe of a worker that failed so many: they double.
+/// Milliseconds until the next probe of a worker, which double with each failed one.
 pub(crate) fn probe_pause_ms(failed_probes: u32) -> u64 {
     FIRST_PROBE_MS.saturating_mul(1 << failed_probes.min(16)).min(LAST_PROBE_MS)
 }
@@ -36,7 +36,7 @@ pub(crate) fn probe_pause_ms(failed_probes: u32) -> u64 {
 pub(crate) struct Quarantined {
     pub quarantine: Quarantine,
     pub probe: Probe,
-    /// The attempt that it was last probed with.
+    /// The attempt of the last probe.
     pub probed_with: Option<AttemptId>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Quarantined {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
     NotBefore(Moment),
-    /// As soon as there is a task for it.
+    /// The next suitable task is the probe.
     Due,
     Runs(AttemptId),
 }

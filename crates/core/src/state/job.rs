@@ -1,4 +1,4 @@
-//! The jobs.
+//! Jobs, and the dependencies between their steps.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(crate) enum JobPhase {
     #[default]
     Active,
     Paused,
-    /// Nothing of it waits and nothing of it is live.
+    /// No task waits and none is live.
     Ended(JobEnd),
 }
 
@@ -29,20 +29,20 @@ pub(crate) enum JobEnd {
 #[derive(Debug, Default)]
 pub(crate) struct Job {
     pub phase: JobPhase,
-    /// A task of it has started.
+    /// A task has started.
     pub has_begun: bool,
     pub options: SchedulingOptions,
     pub member: MemberId,
-    /// It is counted among its account's jobs.
+    /// The job is counted among the active ones of its account.
     pub is_counted: bool,
-    /// It waits for nothing but workers: its time has come, and the jobs before it are completed.
+    /// The start time has come, and the jobs before this one are completed.
     pub is_released: bool,
-    /// The workers on which it holds slots, and how many.
+    /// The workers on which the job holds slots, each with their number.
     pub on: BTreeMap<WorkerId, u32>,
     pub steps: Vec<Step>,
-    /// The device of all its steps, where there is one of several to choose and a worker has taken a task of it.
+    /// The device of all steps, once it is chosen of several.
     pub pinned: Option<Label>,
-    /// The frames that render before a person resumes the job, by their positions; `None` where nothing holds it.
+    /// The positions of the frames that render before a person resumes the job; `None` without a hold.
     pub hold: Option<IndexSet>,
 }
 
@@ -66,22 +66,22 @@ impl Job {
         self.phase == JobPhase::Ended(JobEnd::Completed)
     }
 
-    /// Returns whether its tasks may be dispatched.
+    /// Returns whether tasks may be dispatched.
     pub fn is_open(&self) -> bool {
         self.phase == JobPhase::Active && self.is_released
     }
 
-    /// Returns whether it is on as many workers as it may be.
+    /// Returns whether the job is on as many workers as it may be.
     pub fn is_full(&self) -> bool {
         self.options.max_workers.is_some_and(|most| self.on.len() >= most as usize)
     }
 
-    /// Returns whether the job is on its most workers, and this is none of them.
+    /// Returns whether the job is full and not on this worker.
     pub fn is_closed_to(&self, worker: WorkerId) -> bool {
         self.is_full() && !self.on.contains_key(&worker)
     }
 
-    /// Returns whether the steps that this one waits for as a whole are done, or have ended.
+    /// Returns whether the dependencies of the step on whole steps are met.
     pub fn is_unlocked(&self, step: usize) -> bool {
         let mut whole =
             self.steps[step].plan.after.iter().filter(|after| after.scope == DependencyScope::Step);
@@ -93,8 +93,8 @@ impl Job {
         after.map(|after| (&self.steps[usize::from(after.step.0)], after.until))
     }
 
-    /// The tasks of the step for which the same frames of earlier steps are there, and that no hold keeps back; `None`
-    /// where it waits for neither.
+    /// The tasks of the step whose dependencies on the same frame are met and that are not held; `None` for a step without
+    /// either.
     pub fn tasks_with_frames(&self, step: usize) -> Option<IndexSet> {
         let ready =
             |(before, end): (&Step, DependencyEnd)| before.plan.whole_frames_of(&before.tasks.reached(end));
@@ -106,7 +106,7 @@ impl Job {
         }
     }
 
-    /// Blocks the tasks of every step that lack the same frame of an earlier one, and lets all others wait.
+    /// Blocks the tasks of every step that lack the same frame of an earlier one or are held, and unblocks all others.
     pub fn block_tasks(&mut self) {
         for place in 0..self.steps.len() {
             if let Some(ready) = self.tasks_with_frames(place) {
@@ -119,7 +119,7 @@ impl Job {
         }
     }
 
-    /// A task of this step has ended: lets the tasks of later steps wait that lacked only this frame.
+    /// Unblocks the tasks of later steps that lacked only the frame of this task, which has ended.
     pub fn unblock_dependents(&mut self, step: StepIndex, task: TaskIndex) {
         if usize::from(step.0) + 1 == self.steps.len() {
             return;
@@ -142,22 +142,22 @@ impl Job {
         self.steps.iter().flat_map(|step| step.tasks.attempts()).collect()
     }
 
-    /// Closed attempts that may yet deliver.
+    /// Closed attempts that may still deliver.
     pub fn expired(&self) -> impl Iterator<Item = AttemptId> {
         let histories = self.steps.iter().flat_map(|step| step.tasks.histories());
         histories.flat_map(|(_, history)| history.expired().iter().copied())
     }
 
-    /// Returns whether tasks of the step wait and lack only a slot, once the job is released.
-    pub fn could_run(&self, step: usize) -> bool {
+    /// Returns whether tasks of the step lack only a slot, once the job is released.
+    pub fn has_ready_tasks(&self, step: usize) -> bool {
         let tasks = &self.steps[step].tasks;
         let any = tasks.waiting_len() > 0 || tasks.streaming().with_frames().next().is_some();
         any && self.is_unlocked(step)
     }
 
-    /// Returns whether something of the step runs, or may run.
-    pub fn goes_on(&self, step: usize) -> bool {
-        self.steps[step].tasks.live_len() > 0 || self.could_run(step)
+    /// Returns whether a task of the step runs or may run.
+    pub fn can_progress(&self, step: usize) -> bool {
+        self.steps[step].tasks.live_len() > 0 || self.has_ready_tasks(step)
     }
 
     /// The tasks of the step that stream and lack only a slot.
@@ -166,7 +166,7 @@ impl Job {
         self.steps[step].tasks.streaming().with_frames().filter(move |_| is_any)
     }
 
-    /// The tasks of the step that may begin to stream: not all that they depend on is there, but the first of it.
+    /// The tasks of the step that may begin to stream: the first task of each dependency is done, but not all of them.
     pub fn streamable(&self, step: usize) -> IndexSet {
         let Step { plan, tasks, .. } = &self.steps[step];
         let is_unlocked = self.is_unlocked(step);
@@ -203,7 +203,7 @@ impl Job {
         let tasks = &self.steps[place].tasks;
         if tasks.are_all_done() {
             StepState::Completed
-        } else if (tasks.live_len() > 0 && self.is_unlocked(place)) || self.could_run(place) {
+        } else if (tasks.live_len() > 0 && self.is_unlocked(place)) || self.has_ready_tasks(place) {
             StepState::Open
         } else if tasks.counts().waiting + tasks.live_len() > 0 {
             StepState::Waiting
@@ -212,9 +212,9 @@ impl Job {
         }
     }
 
-    /// Returns how the job ends now; `None` while something runs or may run.
+    /// The end of the job; `None` while a task runs or may run.
     pub fn end(&self) -> Option<JobEnd> {
-        if (0..self.steps.len()).any(|place| self.goes_on(place)) || self.is_held() {
+        if (0..self.steps.len()).any(|place| self.can_progress(place)) || self.is_held() {
             None
         } else if self.steps.iter().all(|step| step.tasks.are_all_done()) {
             Some(JobEnd::Completed)
@@ -225,8 +225,8 @@ impl Job {
         }
     }
 
-    /// The tasks of later steps whose input changes with these tasks, directly or through others. `counts` says of a
-    /// dependency on the changed tasks themselves whether it matters.
+    /// The tasks of later steps whose input changes with these tasks, directly or through others. `counts` returns whether
+    /// a dependency on the changed tasks themselves matters.
     pub fn dependents(
         &self,
         changed: BTreeMap<usize, IndexSet>,

@@ -1,7 +1,8 @@
 //! The live state of a farm: jobs with their steps and tasks, workers with their slots, and attempts.
 //!
-//! Two kinds of accessor: `job`, `step`, `worker`, `attempt` and `slot` take a name from the state itself, which must
-//! lead somewhere; `find_job` and its like take a name from outside, which may be stale.
+//! There are two kinds of accessor. `job`, `step`, `worker`, `attempt` and `slot` take an id from the state itself, which
+//! must exist; `find_job` and its like take one from outside, which may be stale. Accessors ending in `_mut` mark the job
+//! for the indexes; `job_quietly` and `step_quietly` are for changes that no index depends on.
 
 mod attempt;
 mod cooldowns;
@@ -49,13 +50,13 @@ pub(crate) struct State {
     jobs: BTreeMap<JobId, Job>,
     workers: BTreeMap<WorkerId, Worker>,
     pub attempts: AttemptTable,
-    /// Jobs of which tasks, steps or the phase changed since the indexes were brought up to date.
+    /// Jobs that changed since the indexes were brought up to date.
     pub changed_jobs: BTreeSet<JobId>,
-    /// Workers whose slots, offers or desired states changed since then.
+    /// Workers that changed since the indexes were brought up to date.
     pub changed_workers: BTreeSet<WorkerId>,
     /// Workers whose state may have changed since it was last recorded.
     pub unrecorded: BTreeSet<WorkerId>,
-    /// Workers with attempts that stream, or did and are not reported.
+    /// Workers with streams, live or waiting for a report.
     streaming: BTreeSet<WorkerId>,
 }
 
@@ -68,7 +69,6 @@ impl State {
         self.jobs.get(&id)
     }
 
-    /// To change it: the indexes look at it again.
     pub fn find_job_mut(&mut self, id: JobId) -> Option<&mut Job> {
         let found = self.jobs.get_mut(&id)?;
         self.changed_jobs.insert(id);
@@ -80,14 +80,12 @@ impl State {
         self.jobs.get(&id).unwrap_or_else(|| broken(id, "it is gone"))
     }
 
-    /// To change it: the indexes look at it again.
     #[track_caller]
     pub fn job_mut(&mut self, id: JobId) -> &mut Job {
         self.changed_jobs.insert(id);
         self.job_quietly(id)
     }
 
-    /// To change what no index depends on.
     #[track_caller]
     pub fn job_quietly(&mut self, id: JobId) -> &mut Job {
         self.jobs.get_mut(&id).unwrap_or_else(|| broken(id, "it is gone"))
@@ -119,7 +117,6 @@ impl State {
         self.find_step(step).unwrap_or_else(|| broken(step.job, format_args!("it has no step {}", step.step)))
     }
 
-    /// To change it: the indexes look at its job again.
     #[track_caller]
     pub fn step_mut(&mut self, step: impl Into<StepRef>) -> &mut Step {
         let step = step.into();
@@ -127,7 +124,6 @@ impl State {
         self.step_quietly(step)
     }
 
-    /// To change what no index depends on.
     #[track_caller]
     pub fn step_quietly(&mut self, step: impl Into<StepRef>) -> &mut Step {
         let step = step.into();
@@ -135,7 +131,6 @@ impl State {
         self.job_quietly(step.job).steps.get_mut(step.place()).unwrap_or_else(missing)
     }
 
-    /// The state of a task, of a job and step that may be gone.
     pub fn find_place(&self, task: TaskId) -> Option<TaskPlace> {
         self.find_step(task)?.tasks.place(task.index)
     }
@@ -200,7 +195,7 @@ impl State {
         answer
     }
 
-    /// Waits for no report of the worker, which is gone, any longer; returns it.
+    /// Stops waiting for reports of a worker that is gone; returns the worker.
     #[track_caller]
     pub fn forget_reports(&mut self, id: WorkerId) -> &mut Worker {
         self.update_streams(id, WorkerStreams::clear);
@@ -209,7 +204,7 @@ impl State {
         worker
     }
 
-    /// The worker, which may be gone, reports the attempt closed; returns whether a slot or a claim waited for that.
+    /// Notes that the worker reports the attempt closed; returns whether a slot or a claim waited for that.
     pub fn reopen(&mut self, id: WorkerId, attempt: AttemptId) -> bool {
         let Some(worker) = self.workers.get_mut(&id) else { return false };
         let slots = worker.slots_mut().iter_mut().filter_map(|slot| slot.reopen(attempt).then_some(()));
@@ -224,7 +219,7 @@ impl State {
         }
     }
 
-    /// The worker changed: the indexes look at it again, and its state is recorded.
+    /// Marks the worker for the indexes, and for the record of its state.
     pub fn touch(&mut self, worker: WorkerId) {
         self.unrecorded.insert(worker);
         self.changed_workers.insert(worker);
@@ -242,9 +237,7 @@ impl State {
 
     #[track_caller]
     pub fn slot_mut(&mut self, slot: SlotRef) -> &mut Slot {
-        let SlotRef { worker, slot } = slot;
-        let missing = || broken(None, format_args!("worker {worker} cannot have a slot {slot}"));
-        self.worker_mut(worker).slot_mut(slot).unwrap_or_else(missing)
+        self.slot_and_attempts(slot).0
     }
 
     /// The slot of an attempt that has one.
@@ -254,7 +247,7 @@ impl State {
         self.slot(self.attempt(attempt).place().unwrap_or_else(missing))
     }
 
-    /// The slot, and the attempts, to change both.
+    /// The slot and the attempts, to change both.
     #[track_caller]
     pub fn slot_and_attempts(&mut self, slot: SlotRef) -> (&mut Slot, &mut AttemptTable) {
         let SlotRef { worker, slot } = slot;

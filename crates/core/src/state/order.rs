@@ -1,11 +1,11 @@
-//! The frame order of a step's tasks, computed: there is no table, whatever their number.
+//! The frame order of a step's tasks, which is computed without a table.
 
 use kiln_types::{Order, TaskIndex};
 
 use crate::IndexSet;
 
-/// The place of a task in its step's order: lower comes earlier. An order is a few passes over the step, each of them
-/// ascending; only the reverse order descends.
+/// The key of a task in its step's order; the lowest comes first. An order is a few ascending passes over the step; only
+/// the reverse order descends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OrderKey {
     pass: u32,
@@ -29,17 +29,16 @@ impl FrameOrder {
         self.count
     }
 
-    /// A place that is not behind any task.
+    /// A key that is not behind any task.
     pub fn start(&self) -> OrderKey {
         let index = if self.order == Order::Reverse { u32::MAX } else { 0 };
         OrderKey { pass: 0, index: TaskIndex(index) }
     }
 
-    /// The place of this task.
     pub fn key(&self, index: TaskIndex) -> OrderKey {
         let pass = match self.order {
             Order::Sequential => 0,
-            // As if each were a pass of its own.
+            // Each task is a pass of its own.
             Order::Reverse => u32::MAX - index.0,
             Order::Coarse => self.level(index.0),
             Order::Every(nth) => u32::from(!index.0.is_multiple_of(nth.get())),
@@ -47,9 +46,8 @@ impl FrameOrder {
         OrderKey { pass, index }
     }
 
-    /// The earliest task of the set that is not before `from`. Tasks that the set lacks are skipped span by span, so
-    /// that a walk from the start to the end takes at most two looks per task, one to skip it and one to find the next,
-    /// and one look for each pass that ends.
+    /// The earliest task of the set that is not before `from`. Tasks that the set lacks are skipped span by span: a walk from
+    /// the start to the end takes at most two looks per task and one for each pass.
     pub fn first_in(&self, set: &IndexSet, mut from: OrderKey) -> Option<OrderKey> {
         let passes = match self.order {
             Order::Sequential => return set.at_or_after(from.index).map(|index| self.key(index)),
@@ -85,8 +83,8 @@ impl FrameOrder {
 }
 
 /// The coarse order. With `end` the last task, level 0 holds tasks 0 and `end`; level l holds the tasks at odd multiples of
-/// `end` / 2^l, rounded down, that are at no level before. Where a gap would be shorter than a task, the last level holds
-/// all that is left.
+/// `end` / 2^l, rounded down, that are at no level before. The last level, with gaps shorter than a task, holds all that
+/// are left.
 impl FrameOrder {
     fn end(&self) -> u64 {
         u64::from(self.count.saturating_sub(1))
@@ -114,7 +112,7 @@ impl FrameOrder {
             let multiple = (low << level).div_ceil(end) | 1;
             (multiple * end) >> level
         } else {
-            // Below x stand ⌈x · taken / end⌉ tasks of the levels before, and so ⌊x · left / end⌋ of this one.
+            // ⌈x · taken / end⌉ tasks below x are of the levels before, and so ⌊x · left / end⌋ of this one.
             let taken = 1 << (level - 1);
             let left = end - taken;
             let number = low * left / end + 1;
@@ -126,6 +124,6 @@ impl FrameOrder {
 
 #[cfg(test)]
 thread_local! {
-    /// Looks of [`FrameOrder::first_in`] on this thread: the cost of walks.
+    /// The number of looks of [`FrameOrder::first_in`] on this thread.
     pub(crate) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }

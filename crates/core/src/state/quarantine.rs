@@ -1,4 +1,4 @@
-//! The workers that are quarantined or suspected, and the times at which they are to be looked at.
+//! The lists of quarantined and suspected workers, and the times of probes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,14 +12,14 @@ pub(crate) struct QuarantineLists {
     pub quarantined: BTreeSet<WorkerId>,
     /// Workers with incidents.
     pub with_incidents: BTreeSet<WorkerId>,
-    /// The times at which quarantined workers are to be probed.
+    /// The times from which quarantined workers may be probed.
     pub timers: BTreeSet<(Moment, WorkerId)>,
-    /// Quarantined workers that are to be probed as soon as there is a task for them.
+    /// Quarantined workers whose probes are due.
     pub due: BTreeSet<WorkerId>,
-    /// Workers with several incidents that are not in quarantine: a delivery of another worker in one of these steps
-    /// may show that they are the origin.
+    /// Workers with several incidents that are not in quarantine: a delivery of another worker in the step may show that
+    /// they are the origin.
     pub suspected: BTreeSet<(StepRef, WorkerId)>,
-    /// The same by worker.
+    /// The steps of `suspected` by worker.
     suspected_in: BTreeMap<WorkerId, BTreeSet<StepRef>>,
     /// The number of losses of workers so far.
     pub losses: u64,
@@ -30,7 +30,7 @@ impl QuarantineLists {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The worker is suspected in these steps and in no others.
+    /// Sets the steps in which the worker is suspected.
     pub fn set_suspected(&mut self, worker: WorkerId, steps: BTreeSet<StepRef>) {
         for step in self.suspected_in.remove(&worker).unwrap_or_default() {
             self.suspected.remove(&(step, worker));
@@ -63,7 +63,7 @@ impl QuarantineLists {
         }
     }
 
-    /// Panics where the probe of a worker is listed wrongly. For tests.
+    /// Panics if the probe of a worker is listed wrongly. For tests.
     pub fn check(&self, worker: WorkerId, probe: Probe) {
         let timers = self.timers.iter().filter(|(_, of)| *of == worker).map(|(at, _)| *at);
         let timers: Vec<Moment> = timers.collect();
@@ -71,16 +71,20 @@ impl QuarantineLists {
             Probe::NotBefore(at) => vec![at],
             Probe::Due | Probe::Runs(_) => Vec::new(),
         };
-        assert_eq!(timers, expected, "worker {worker} has other timers than its probe says");
-        assert_eq!(self.due.contains(&worker), probe == Probe::Due, "worker {worker} is due or not");
+        assert_eq!(timers, expected, "the timers of worker {worker} are wrong");
+        assert_eq!(
+            self.due.contains(&worker),
+            probe == Probe::Due,
+            "worker {worker} is listed wrongly as due"
+        );
     }
 
-    /// Panics where a worker is listed for a probe or as suspected without reason. For tests.
+    /// Panics if a worker is listed for a probe or as suspected without reason. For tests.
     pub fn check_all(&self, suspected: &BTreeSet<(StepRef, WorkerId)>) {
         let listed = self.timers.iter().map(|(_, worker)| worker).chain(&self.due);
         let free: Vec<&WorkerId> = listed.filter(|worker| !self.quarantined.contains(worker)).collect();
         assert!(free.is_empty(), "{free:?} are to be probed and not in quarantine");
-        assert_eq!(self.suspected, *suspected, "other workers are suspected than should be");
+        assert_eq!(self.suspected, *suspected, "the suspected workers are wrong");
         let by_worker =
             self.suspected_in.iter().flat_map(|(id, steps)| steps.iter().map(|step| (*step, *id)));
         assert_eq!(by_worker.collect::<BTreeSet<_>>(), *suspected, "suspected workers are listed wrongly");

@@ -11,44 +11,44 @@ use crate::{Claim, Moment, ids::StepRef, tuning::MAX_DELIVERING};
 pub(crate) struct Slot {
     /// Live attempts in the order in which they run; only the front one may be running.
     queue: VecDeque<AttemptId>,
-    /// Rendered, being uploaded.
+    /// Attempts that have left Blender and are being uploaded.
     delivering: Vec<AttemptId>,
-    /// Revoked or expired, and perhaps still in the worker's Blender or queue: until each is reported closed, the slot
-    /// gets no new work.
+    /// Revoked or expired attempts that the worker may still have in its Blender or queue: until each is reported closed,
+    /// the slot gets no new work.
     closing: Vec<AttemptId>,
-    /// The session that its process has open when it has worked off its queue.
+    /// The session that Blender has open after the last attempt of the queue.
     session: Option<SessionKey>,
     /// Milliseconds that a frame of that session takes here, smoothed; at least 1.
     frame_ms: Option<u32>,
-    /// The step that it was given work of last.
+    /// The step of the last dispatched task with a session.
     pub last: Option<StepRef>,
-    /// Its part of the machine while it has a queue.
+    /// The claim while the slot has a queue.
     pub claim: Claim,
-    /// Nobody remembers what it was given: it is taken to hold as much as it could.
+    /// The claim is not known, and is taken to be the largest possible.
     pub claim_is_guessed: bool,
-    /// The steps by which it is counted as at work.
+    /// The steps that count the slot as at work for them.
     pub counted: Vec<StepRef>,
-    /// Its part of limits, by name.
+    /// The number that the slot holds of each limit.
     pub limits: BTreeMap<String, u32>,
 }
 
 impl Slot {
-    /// Returns whether it holds nothing and is counted for nothing.
+    /// Returns whether the slot holds nothing and is counted nowhere.
     pub fn is_empty(&self) -> bool {
         !self.is_at_work() && self.delivering.is_empty() && self.counted.is_empty() && self.limits.is_empty()
     }
 
-    /// Returns whether it holds a part of its machine.
+    /// Returns whether the slot's claim is in use.
     pub fn is_at_work(&self) -> bool {
         !self.queue.is_empty() || !self.closing.is_empty()
     }
 
-    /// Returns whether it may be given a first task.
+    /// Returns whether the slot may get a first task.
     pub fn is_vacant(&self) -> bool {
         !self.is_at_work() && !self.is_behind()
     }
 
-    /// Returns whether it uploads so much that it should catch up first.
+    /// Returns whether the slot has too many uploads under way for new work.
     pub fn is_behind(&self) -> bool {
         self.delivering.len() >= MAX_DELIVERING
     }
@@ -69,7 +69,7 @@ impl Slot {
         self.queue.iter().chain(&self.delivering).copied()
     }
 
-    /// The attempt that ran or was about to, or else those that have left Blender and are being checked.
+    /// The attempt that runs or is next, or else those that have left Blender.
     pub fn foremost(&self) -> Vec<AttemptId> {
         self.queue.front().map_or_else(|| self.delivering.clone(), |front| vec![*front])
     }
@@ -82,8 +82,7 @@ impl Slot {
         self.delivering.push(attempt);
     }
 
-    /// Puts an attempt that runs at the front. A slot runs one, so what ran before has left Blender: returns it, and
-    /// when it began.
+    /// Puts an attempt that runs at the front. The one that ran before has left Blender: returns it and its start.
     pub fn run(&mut self, id: AttemptId, attempts: &mut AttemptTable) -> Option<(AttemptId, Moment)> {
         self.detach(id);
         let mut left = None;
@@ -144,7 +143,7 @@ impl Slot {
         session.is_some_and(|session| !self.has_open(session))
     }
 
-    /// Notes that what follows is of this session. Work without one leaves open what is.
+    /// Sets the session of the last attempt in the queue. One without a session leaves the open one as it is.
     pub fn set_session(&mut self, session: Option<SessionKey>) {
         if self.must_open(session) {
             self.session = session;
@@ -157,7 +156,7 @@ impl Slot {
         self.frame_ms.filter(|_| session.is_some() && !self.must_open(session))
     }
 
-    /// Takes note of the milliseconds of a frame.
+    /// Learns from the milliseconds of a frame.
     pub fn measure(&mut self, ms: u64) {
         let ms = u32::try_from(ms).unwrap_or(u32::MAX).max(1);
         self.frame_ms = Some(match self.frame_ms {

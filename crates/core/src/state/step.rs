@@ -16,20 +16,19 @@ pub(crate) struct Step {
     pub plan: StepPlan,
     pub tasks: Tasks,
     pub requirement: RequirementId,
-    /// As the plan says.
     pub may_stream: bool,
-    /// As last recorded.
+    /// The state that was last recorded.
     pub state: StepState,
-    /// The queue in which it waits for workers.
+    /// The queue that the step is in.
     pub queued: Option<(RequirementId, QueueKey)>,
-    /// The number of its waiting tasks when it was last put there.
+    /// The number of waiting tasks when the step was last indexed.
     pub offered: u32,
     pub times: FrameTimes,
     pub memory: MemoryUse,
-    /// Workers that have delivered tasks of it in this epoch.
+    /// Workers that have delivered tasks of the step in this epoch.
     pub delivered_by: BTreeSet<WorkerId>,
     pub first_failures: FirstFailures,
-    /// The number of attempts of a task that were stopped for another one elsewhere.
+    /// The number of attempts of each task that were replaced by one elsewhere.
     pub replaced: BTreeMap<TaskIndex, u8>,
 }
 
@@ -51,9 +50,9 @@ impl Step {
         }
     }
 
-    /// The next task in the step's order among those that wait; `may` says of one with mishaps whether it may be taken.
+    /// The next waiting task in the step's order; `may` returns whether one with mishaps may be taken.
     pub fn next(&self, may: impl Fn(&FailureHistory) -> bool) -> Option<TaskIndex> {
-        // Where all has failed so far, another task tells more than the same one again.
+        // If every attempt has failed so far, another task shows more than the same one again.
         self.tasks.next(self.first_failures.have_all_failed(), may)
     }
 
@@ -63,13 +62,13 @@ impl Step {
         self.tasks.grow(count);
     }
 
-    /// Failed and cancelled tasks of `which` wait again, with a clean slate; returns those that do.
+    /// See [`Tasks::reset_ended`].
     pub fn reset_ended(&mut self, which: &IndexSet) -> IndexSet {
         self.first_failures.forget();
         self.tasks.reset_ended(which)
     }
 
-    /// Done tasks of `which` wait again, in their next generation; returns those that do.
+    /// See [`Tasks::reset_done`].
     pub fn reset_done(&mut self, which: &IndexSet) -> IndexSet {
         let reset = self.tasks.reset_done(which);
         if !reset.is_empty() {
@@ -87,7 +86,7 @@ impl Step {
         (reset, expired)
     }
 
-    /// The session that a worker has open for the step, once its device is chosen; `None` where it opens nothing.
+    /// The session of the step, once its device is chosen.
     pub fn session(&self) -> Option<SessionKey> {
         self.plan.session
     }

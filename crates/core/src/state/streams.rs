@@ -1,4 +1,4 @@
-//! Streams: attempts that are on a worker and on no slot until all that their tasks depend on is done.
+//! Streams, by worker and by step.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use kiln_types::{AttemptId, TaskIndex};
 
 use crate::IndexSet;
 
-/// The streams of a worker, with the memory that each claims; bytes.
+/// The streams of a worker, each with the memory that it claims; bytes.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerStreams {
     live: BTreeMap<AttemptId, u64>,
-    /// Revoked or lost, and perhaps still in the worker's memory until each is reported closed.
+    /// Revoked or expired streams, which may be in the worker's memory until each is reported closed.
     closing: BTreeMap<AttemptId, u64>,
 }
 
@@ -27,7 +27,7 @@ impl WorkerStreams {
         self.live.len() + self.closing.len()
     }
 
-    /// The live ones, each with its memory.
+    /// The live streams, each with its memory.
     pub fn claims(&self) -> impl Iterator<Item = (AttemptId, u64)> {
         self.live.iter().map(|(attempt, memory)| (*attempt, *memory))
     }
@@ -36,7 +36,7 @@ impl WorkerStreams {
         self.live.contains_key(&attempt)
     }
 
-    /// The memory of all of them.
+    /// The memory of live and closing streams.
     pub fn memory(&self) -> u64 {
         self.live.values().chain(self.closing.values()).fold(0, |sum, memory| sum.saturating_add(*memory))
     }
@@ -53,12 +53,12 @@ impl WorkerStreams {
         self.live.remove(&attempt);
     }
 
-    /// Claims its memory until the worker reports the attempt closed.
+    /// Keeps the claim of a closed stream until the worker reports it.
     pub fn close(&mut self, attempt: AttemptId, memory: u64) {
         self.closing.insert(attempt, memory);
     }
 
-    /// The worker reports the attempt closed; returns whether its memory was claimed until then.
+    /// Releases the claim of a stream that the worker reports closed; returns whether there was one.
     pub fn reopen(&mut self, attempt: AttemptId) -> bool {
         self.closing.remove(&attempt).is_some()
     }
@@ -76,7 +76,7 @@ pub(crate) struct StreamingTasks(BTreeMap<TaskIndex, Stream>);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stream {
     pub attempt: AttemptId,
-    /// The same frames of the steps that it depends on are there.
+    /// The dependencies on the same frame are met.
     pub has_frames: bool,
 }
 
@@ -101,12 +101,12 @@ impl StreamingTasks {
         self.0.iter().map(|(task, stream)| (*task, *stream))
     }
 
-    /// Those that wait for no frame any longer.
+    /// The tasks that wait for no frame.
     pub fn with_frames(&self) -> impl Iterator<Item = (TaskIndex, AttemptId)> {
         self.iter().filter(|(_, stream)| stream.has_frames).map(|(task, stream)| (task, stream.attempt))
     }
 
-    /// Sets whether the same frames are there for the tasks of `which`.
+    /// Sets whether the tasks of `which` have their frames.
     pub fn set_frames(&mut self, which: &IndexSet, has_frames: bool) {
         for (_, stream) in self.0.iter_mut().filter(|(task, _)| which.contains(**task)) {
             stream.has_frames = has_frames;

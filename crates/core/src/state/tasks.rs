@@ -5,10 +5,10 @@
 //! | [`Tasks::dispatch`] | waiting | live |
 //! | [`Tasks::speculate`] | live | live, with a second attempt |
 //! | [`Tasks::stream`] | waiting, blocked | streaming |
-//! | [`Tasks::place_stream`] | streaming, with its frames there | live |
+//! | [`Tasks::place_stream`] | streaming, with its frames | live |
 //! | [`Tasks::stream_again`] | live, with one attempt | streaming |
-//! | [`Tasks::close`] | live | live, where another attempt goes on; else waiting |
-//! | | streaming | waiting, or blocked where its frames are not there |
+//! | [`Tasks::close`] | live | live, if it has another attempt; else waiting |
+//! | | streaming | waiting, or blocked if it lacks frames |
 //! | [`Tasks::finish`] | waiting | done |
 //! | [`Tasks::fail`] | waiting, blocked | failed |
 //! | [`Tasks::cancel_waiting`] | waiting, blocked | cancelled |
@@ -18,14 +18,14 @@
 //! | [`Tasks::reset_done`] | done | waiting, in the next generation |
 //! | [`Tasks::outdate`] | done, and waiting tasks that are named | waiting, in the next generation |
 //!
-//! Anything else is a broken invariant. A blocked task waits for tasks of other steps and may not be dispatched; one that
-//! streams may wait for them too, and [`Tasks::block`] and [`Tasks::unblock`] note which it does. A task with mishaps
-//! waits apart from the others, because not every worker should get it; its failure history is forgotten when it ends or
-//! is reset.
+//! Any other transition is a broken invariant. A blocked task waits for tasks of other steps and may not be dispatched; one
+//! that streams may wait for them too, as [`Tasks::block`] and [`Tasks::unblock`] note. A task with mishaps waits apart
+//! from the others, because not every worker should get it; its failure history is forgotten when it ends or is reset.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
 };
 
 use kiln_types::{AttemptId, Generation, Order, TaskIndex};
@@ -38,17 +38,16 @@ use super::{
 };
 use crate::{DependencyEnd, Generations, IndexSet, TaskCounts, TaskSpan, ids::StepRef, invariant::broken};
 
-/// Tasks 0 to `count` - 1 of a step, kept as sets of spans, so that those that wait or have ended cost next to nothing.
+/// The tasks 0 to `count` - 1 of a step. Those that wait or have ended are kept as spans and cost next to nothing.
 #[derive(Debug)]
 pub(crate) struct Tasks {
     of: StepRef,
     order: Order,
     count: u32,
-    /// Tasks that wait and have no mishaps.
+    /// Waiting tasks without mishaps.
     waiting: WaitingTasks,
-    /// Tasks that wait and have mishaps.
+    /// Waiting tasks with mishaps.
     retry: BTreeSet<OrderKey>,
-    /// Tasks that may not be dispatched yet.
     blocked: IndexSet,
     live: BTreeMap<TaskIndex, Live>,
     /// Speculative attempts of live tasks.
@@ -79,7 +78,7 @@ pub(crate) enum TaskPlace {
     Cancelled,
 }
 
-/// The tasks of a step that have ended, and the generations of all its tasks: what of them is stored.
+/// The stored part of a step's tasks: those that have ended, and the generations of all.
 #[derive(Debug, Default)]
 pub(crate) struct EndedTasks {
     pub done: IndexSet,
@@ -89,7 +88,7 @@ pub(crate) struct EndedTasks {
 }
 
 impl Tasks {
-    /// Every task waits.
+    /// Tasks that all wait.
     pub fn new(of: StepRef, order: Order, count: u32) -> Self {
         Self {
             of,
@@ -107,7 +106,7 @@ impl Tasks {
         }
     }
 
-    /// Takes up what is stored of a step of an earlier epoch. The tasks that have not ended wait.
+    /// Restores a step of an earlier epoch. The tasks that have not ended wait.
     ///
     /// # Errors
     /// If a task is in two states or does not exist.
@@ -126,7 +125,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// Hands a waiting task to a slot.
+    /// Dispatches a waiting task.
     #[track_caller]
     pub fn dispatch(&mut self, task: TaskIndex, attempt: AttemptId) {
         self.take_waiting(task, "dispatched");
@@ -138,14 +137,11 @@ impl Tasks {
     pub fn speculate(&mut self, task: TaskIndex, attempt: AttemptId) {
         let second = Live { attempt, begun: false };
         if !self.live.contains_key(&task) || self.second.insert(task, second).is_some() {
-            broken(
-                self.of.job,
-                format_args!("{} does not run just once and is speculated on", self.name(task)),
-            );
+            self.reject(task, "does not run just once and is speculated on");
         }
     }
 
-    /// Lets a waiting or blocked task stream.
+    /// Dispatches a waiting or blocked task as a stream.
     #[track_caller]
     pub fn stream(&mut self, task: TaskIndex, attempt: AttemptId) {
         let has_frames = !self.blocked.remove(task);
@@ -155,31 +151,25 @@ impl Tasks {
         self.streaming.insert(task, Stream { attempt, has_frames });
     }
 
-    /// Hands a task that streams to a slot.
+    /// Places a task that streams on a slot.
     #[track_caller]
     pub fn place_stream(&mut self, task: TaskIndex) {
         match self.streaming.remove(task) {
             Some(Stream { attempt, has_frames: true }) => {
                 self.live.insert(task, Live { attempt, begun: false });
             }
-            _ => broken(
-                self.of.job,
-                format_args!("{} does not stream to its end and is placed", self.name(task)),
-            ),
+            _ => self.reject(task, "does not stream with its frames and is placed"),
         }
     }
 
-    /// Lets a live task stream that was placed and has not begun: its worker was not told.
+    /// Makes a live task stream again that was placed and has not begun: its worker was not told.
     #[track_caller]
     pub fn stream_again(&mut self, task: TaskIndex) {
         match self.live.remove(&task) {
             Some(Live { attempt, begun: false }) if !self.second.contains_key(&task) => {
                 self.streaming.insert(task, Stream { attempt, has_frames: true });
             }
-            _ => broken(
-                self.of.job,
-                format_args!("{} does not run just once and streams again", self.name(task)),
-            ),
+            _ => self.reject(task, "does not run just once and streams again"),
         }
     }
 
@@ -192,12 +182,11 @@ impl Tasks {
         } else if let Some(second) = self.second.get_mut(&task).filter(|second| second.attempt == attempt) {
             second.begun = begun;
         } else {
-            broken(self.of.job, format_args!("{attempt} begins and is no attempt of {}", self.name(task)));
+            self.reject(task, format_args!("has no attempt {attempt} that begins"));
         }
     }
 
-    /// Takes an attempt off its task. Where another attempt goes on, that is the first from then on; otherwise the task
-    /// waits.
+    /// Takes an attempt off its task. Another attempt is the first one from then on; without one, the task waits.
     #[track_caller]
     pub fn close(&mut self, task: TaskIndex, attempt: AttemptId) {
         if self.second.get(&task).is_some_and(|second| second.attempt == attempt) {
@@ -212,7 +201,7 @@ impl Tasks {
             return;
         }
         let Some(first) = self.live.remove(&task).filter(|first| first.attempt == attempt) else {
-            broken(self.of.job, format_args!("{attempt} is closed and is no attempt of {}", self.name(task)));
+            self.reject(task, format_args!("has no attempt {attempt} to close"));
         };
         self.running -= u32::from(first.begun);
         match self.second.remove(&task) {
@@ -224,7 +213,7 @@ impl Tasks {
         }
     }
 
-    /// Ends a waiting task well; returns its history.
+    /// Ends a waiting task as done; returns its history.
     #[track_caller]
     pub fn finish(&mut self, task: TaskIndex) -> FailureHistory {
         self.take_waiting(task, "finished");
@@ -232,7 +221,7 @@ impl Tasks {
         self.histories.remove(&task).unwrap_or_default()
     }
 
-    /// Ends a waiting or blocked task badly; returns its history.
+    /// Ends a waiting or blocked task as failed; returns its history.
     #[track_caller]
     pub fn fail(&mut self, task: TaskIndex) -> FailureHistory {
         if !self.blocked.remove(task) {
@@ -254,7 +243,7 @@ impl Tasks {
         self.streaming.set_frames(which, false);
     }
 
-    /// Lets the blocked tasks of `which` wait.
+    /// Unblocks the blocked tasks of `which`, which then wait.
     pub fn unblock(&mut self, which: &IndexSet) {
         let mut freed = self.blocked.intersection(which);
         self.blocked.subtract(&freed);
@@ -284,7 +273,7 @@ impl Tasks {
         histories.values().flat_map(FailureHistory::expired).copied().collect()
     }
 
-    /// Failed and cancelled tasks of `which` wait again; returns those that do.
+    /// Lets failed and cancelled tasks of `which` wait again; returns them.
     pub fn reset_ended(&mut self, which: &IndexSet) -> IndexSet {
         let mut ended = self.ended.failed.intersection(which);
         ended.merge(&self.ended.cancelled.intersection(which));
@@ -294,7 +283,7 @@ impl Tasks {
         ended
     }
 
-    /// Done tasks of `which` wait again, in their next generation; returns those that do.
+    /// Lets done tasks of `which` wait again, in their next generation; returns them.
     pub fn reset_done(&mut self, which: &IndexSet) -> IndexSet {
         let done = self.ended.done.intersection(which);
         self.ended.done.subtract(&done);
@@ -307,9 +296,8 @@ impl Tasks {
         done
     }
 
-    /// The input of the tasks of `which` has changed: those that are done, and waiting ones of `begun` that were begun with
-    /// the old input, wait in their next generation with no history. Returns those that do, and the expired attempts that
-    /// they had.
+    /// Outdates tasks of `which`, whose input has changed: those that are done, and waiting ones of `begun` that were begun
+    /// with the old input, wait in their next generation without a history. Returns them and their expired attempts.
     #[track_caller]
     pub fn outdate(&mut self, which: &IndexSet, begun: &IndexSet) -> (IndexSet, Vec<AttemptId>) {
         let mut expired = Vec::new();
@@ -322,7 +310,7 @@ impl Tasks {
         (self.reset_done(which), expired)
     }
 
-    /// Adds waiting tasks at the end, up to `count`. The order of all is that of the grown step.
+    /// Adds waiting tasks at the end, up to `count`. The order is that of the grown step.
     pub fn grow(&mut self, count: u32) {
         self.waiting.grow(self.order, self.count, count);
         self.count = count;
@@ -335,7 +323,7 @@ impl Tasks {
         let waits = match self.place(task) {
             Some(TaskPlace::Waiting) => true,
             Some(TaskPlace::Live(_) | TaskPlace::Streaming(_) | TaskPlace::Blocked) => false,
-            _ => broken(self.of.job, format_args!("{} has ended and goes wrong", self.name(task))),
+            _ => self.reject(task, "has ended and its history changes"),
         };
         if waits {
             self.take_waiting(task, "changed");
@@ -362,11 +350,11 @@ impl Tasks {
     #[track_caller]
     fn take_waiting(&mut self, task: TaskIndex, what: &str) {
         if !self.retry.remove(&self.waiting.key(task)) && !self.waiting.remove(task) {
-            broken(self.of.job, format_args!("{} does not wait and is {what}", self.name(task)));
+            self.reject(task, format_args!("does not wait and is {what}"));
         }
     }
 
-    /// The state of a task; `None` where the step has no such task.
+    /// The state of a task; `None` if the step has no such task.
     pub fn place(&self, task: TaskIndex) -> Option<TaskPlace> {
         if task.0 >= self.count {
             return None;
@@ -388,8 +376,8 @@ impl Tasks {
         Some(known.map_or(TaskPlace::Waiting, |(_, place)| place))
     }
 
-    /// The next task in the step's order among those that wait; `may` says of one with mishaps whether it may be taken.
-    /// With `fresh_first`, those come after all others.
+    /// The next waiting task in the step's order; `may` returns whether one with mishaps may be taken. With `fresh_first`,
+    /// those come after all others.
     pub fn next(&self, fresh_first: bool, may: impl Fn(&FailureHistory) -> bool) -> Option<TaskIndex> {
         let allowed = |key: &&OrderKey| self.histories.get(&key.index).is_none_or(&may);
         let retry = self.retry.iter().take(crate::tuning::CANDIDATES).find(allowed).copied();
@@ -398,7 +386,7 @@ impl Tasks {
         next.map(|key| key.index)
     }
 
-    /// The first of the tasks without mishaps.
+    /// The first waiting task without mishaps.
     pub fn first_fresh(&self) -> Option<TaskIndex> {
         self.waiting.first().map(|key| key.index)
     }
@@ -413,7 +401,7 @@ impl Tasks {
         self.live.iter().map(|(task, first)| (*task, first.attempt))
     }
 
-    /// The first attempts, the speculative ones, and those that stream.
+    /// All attempts: the first ones, the speculative ones and the streams.
     pub fn attempts(&self) -> impl Iterator<Item = AttemptId> {
         let on_slots = self.live.values().chain(self.second.values()).map(|live| live.attempt);
         on_slots.chain(self.streaming.iter().map(|(_, stream)| stream.attempt))
@@ -473,7 +461,7 @@ impl Tasks {
         &self.ended.done
     }
 
-    /// Those that may be dispatched.
+    /// The waiting tasks, with and without mishaps.
     pub fn waiting(&self) -> IndexSet {
         let mut waiting = self.waiting.set().clone();
         waiting.extend(self.retries());
@@ -484,7 +472,7 @@ impl Tasks {
         &self.blocked
     }
 
-    /// The tasks that have come as far as this.
+    /// The tasks that have reached this end.
     pub fn reached(&self, end: DependencyEnd) -> Cow<'_, IndexSet> {
         let EndedTasks { done, failed, cancelled, .. } = &self.ended;
         if end == DependencyEnd::Done || failed.is_empty() && cancelled.is_empty() {
@@ -496,7 +484,7 @@ impl Tasks {
         Cow::Owned(ended)
     }
 
-    /// Returns whether these tasks have come as far as this.
+    /// Returns whether these tasks have reached this end.
     pub fn have_reached(&self, end: DependencyEnd, tasks: &IndexSet) -> bool {
         let EndedTasks { done, failed, cancelled, .. } = &self.ended;
         let has_ended =
@@ -504,7 +492,7 @@ impl Tasks {
         tasks.iter().all(|task| done.contains(task) || has_ended(task))
     }
 
-    /// Returns whether every task has come as far as this.
+    /// Returns whether every task has reached this end.
     pub fn have_all_reached(&self, end: DependencyEnd) -> bool {
         let EndedTasks { done, failed, cancelled, .. } = &self.ended;
         let ended = if end == DependencyEnd::Ended { failed.len() + cancelled.len() } else { 0 };
@@ -519,7 +507,7 @@ impl Tasks {
         self.live.len() as u32
     }
 
-    /// The number of tasks that may be dispatched.
+    /// The number of waiting tasks, with and without mishaps.
     pub fn waiting_len(&self) -> u32 {
         self.waiting.len() + self.retry.len() as u32
     }
@@ -540,17 +528,19 @@ impl Tasks {
         }
     }
 
-    /// The number of spans of waiting tasks: what they cost.
+    /// The number of spans of waiting tasks.
     #[cfg(test)]
     pub fn waiting_spans(&self) -> usize {
         self.waiting.set().spans().count()
     }
 
-    fn name(&self, task: TaskIndex) -> String {
-        format!("task {}", self.of.task(task))
+    /// Panics because of an operation that the task's state does not allow.
+    #[track_caller]
+    fn reject(&self, task: TaskIndex, why: impl Display) -> ! {
+        broken(self.of.job, format_args!("task {} {why}", self.of.task(task)))
     }
 
-    /// Panics where the sets contradict each other. `has_begun` says it of an attempt. For tests.
+    /// Panics if the sets contradict each other. For tests.
     pub fn check(&self, has_begun: impl Fn(AttemptId) -> bool) {
         let name = format!("step {}.{}", self.of.job, self.of.step);
         let live: IndexSet = self.live.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! The signs of running attempts, and when each is to be looked at. See [`crate::failure::time_limit`].
+//! The signs of running attempts, and the timers of their checks. See [`crate::failure::time_limit`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,25 +6,25 @@ use kiln_types::AttemptId;
 
 use crate::{Moment, tuning::time_limit::POSTPONED_MS};
 
-/// The attempts that run, and when each is to be looked at.
+/// The running attempts, each with a timer for its next check.
 #[derive(Debug, Default)]
 pub(crate) struct TimeLimits {
     running: BTreeMap<AttemptId, Signs>,
     timers: BTreeSet<(Moment, AttemptId)>,
 }
 
-/// The last signs of an attempt; its start, where there was none.
+/// The times of an attempt's last signs, at first its start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signs {
-    /// Its Blender worked.
+    /// Blender used the processor.
     pub worked: Moment,
-    /// It made progress.
+    /// The attempt made progress.
     pub moved: Moment,
     timer: Moment,
 }
 
 impl TimeLimits {
-    /// Begins to watch an attempt: it is looked at for the first time after `after_ms` milliseconds.
+    /// Begins to watch an attempt, with the first check after `after_ms` milliseconds.
     pub fn begin(&mut self, now: Moment, attempt: AttemptId, after_ms: u64) {
         self.end(attempt);
         let timer = now.after(after_ms);
@@ -42,7 +42,7 @@ impl TimeLimits {
         }
     }
 
-    /// Its Blender worked; `moved`: and it made progress.
+    /// Notes that Blender worked. `moved`: with progress.
     pub fn note_sign(&mut self, now: Moment, attempt: AttemptId, moved: bool) {
         if let Some(signs) = self.running.get_mut(&attempt) {
             signs.worked = now;
@@ -52,7 +52,7 @@ impl TimeLimits {
         }
     }
 
-    /// The attempts whose timers are over.
+    /// The attempts whose timers have run out.
     pub fn due(&self, now: Moment) -> impl Iterator<Item = AttemptId> {
         self.timers.iter().take_while(move |(at, _)| *at <= now).map(|(_, attempt)| *attempt)
     }
@@ -61,7 +61,7 @@ impl TimeLimits {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Takes out the next timer that is over.
+    /// Takes the next timer that has run out.
     pub fn pop(&mut self, now: Moment) -> Option<(AttemptId, Signs)> {
         let &(at, attempt) = self.timers.first().filter(|(at, _)| *at <= now)?;
         self.timers.remove(&(at, attempt));
@@ -76,16 +76,16 @@ impl TimeLimits {
         }
     }
 
-    /// Looks at the attempt a second later than it would be, where it is due.
+    /// Delays the check of the attempt.
     pub fn postpone(&mut self, now: Moment, attempt: AttemptId) {
         self.look_again(attempt, now.after(POSTPONED_MS));
     }
 
-    /// Panics where others are watched than these, or without a timer. For tests.
+    /// Panics if others than these attempts are watched, or a timer is wrong. For tests.
     pub fn check(&self, running: &BTreeSet<AttemptId>) {
         let watched: BTreeSet<AttemptId> = self.running.keys().copied().collect();
-        assert_eq!(*running, watched, "other attempts run than are watched");
+        assert_eq!(*running, watched, "the watched attempts are not those that run");
         let timers: BTreeSet<_> = self.running.iter().map(|(id, signs)| (signs.timer, *id)).collect();
-        assert_eq!(timers, self.timers, "a timer is lost or left");
+        assert_eq!(timers, self.timers, "timers are wrong");
     }
 }

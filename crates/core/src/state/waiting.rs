@@ -1,4 +1,4 @@
-//! Tasks that wait, in the order of their step.
+//! The waiting tasks of a step in its order.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use kiln_types::{Order, TaskIndex};
 use super::order::{FrameOrder, OrderKey};
 use crate::{IndexSet, TaskSpan};
 
-/// A set of tasks that knows its first in the step's order. It costs what its gaps cost, as an [`IndexSet`] does: a
-/// cursor walks the order once, and tasks that come back behind the cursor are kept apart.
+/// A set of tasks with its first in the step's order. The cost is that of its gaps, as with an [`IndexSet`]: a cursor walks
+/// the order once, and tasks that come back before the cursor are kept apart.
 #[derive(Debug)]
 pub(crate) struct WaitingTasks {
     frame_order: FrameOrder,
     set: IndexSet,
-    /// The first task of the set that did not come back; `None` where all of them did.
+    /// The first task of the set that did not come back.
     cursor: Option<OrderKey>,
     /// The tasks of the set that are before the cursor.
     back: BTreeSet<OrderKey>,
@@ -45,7 +45,7 @@ impl WaitingTasks {
         self.set.len()
     }
 
-    /// The place of a task in the step's order, whether it waits or not.
+    /// The key of a task, whether it waits or not.
     pub fn key(&self, index: TaskIndex) -> OrderKey {
         self.frame_order.key(index)
     }
@@ -57,7 +57,7 @@ impl WaitingTasks {
         }
     }
 
-    /// Returns whether it was in the set.
+    /// Returns whether the task was in the set.
     pub fn remove(&mut self, index: TaskIndex) -> bool {
         let key = self.key(index);
         let was_in = self.set.remove(index);
@@ -67,9 +67,8 @@ impl WaitingTasks {
         was_in
     }
 
-    /// Adds these tasks.
     pub fn merge(&mut self, others: &IndexSet) {
-        // Another walk may look at every task: only many pay for it.
+        // A new walk may look at every task, which only many new tasks are worth.
         if others.len() <= self.frame_order.count() / 16 {
             others.iter().for_each(|index| self.insert(index));
         } else {
@@ -78,7 +77,6 @@ impl WaitingTasks {
         }
     }
 
-    /// Removes these tasks.
     pub fn subtract(&mut self, others: &IndexSet) {
         self.set.subtract(others);
         self.walk_again();
@@ -103,16 +101,16 @@ impl WaitingTasks {
         self.walk(self.frame_order.start());
     }
 
-    /// Moves the cursor to the first of the set at `from` or behind it.
+    /// Moves the cursor to the first task of the set that is not before `from`.
     fn walk(&mut self, from: OrderKey) {
         self.cursor = self.frame_order.first_in(&self.set, from);
     }
 
-    /// Panics where it contradicts itself. For tests.
+    /// Panics if the set contradicts itself. For tests.
     pub fn check(&self, name: &str) {
         for key in self.back.iter().chain(&self.cursor) {
             assert!(self.set.contains(key.index), "{name}.{} is next in line and does not wait", key.index);
-            assert_eq!(*key, self.key(key.index), "{name}.{} has another place", key.index);
+            assert_eq!(*key, self.key(key.index), "{name}.{} has another key", key.index);
         }
         let mut ahead = self.set.clone();
         ahead.subtract(&self.back.iter().map(|key| key.index).collect());

@@ -1,4 +1,4 @@
-//! The workers.
+//! Workers.
 
 use kiln_types::{AttemptId, DesiredState, SlotIndex, WorkerId, WorkerState};
 
@@ -16,13 +16,16 @@ use crate::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// Connected.
-    Connected { until: Moment },
-    /// Its connection is lost; its lease goes on.
-    Away { until: Moment },
-    /// Connected, but silent for so long that its lease expired. It holds no live attempt.
+    Connected {
+        until: Moment,
+    },
+    /// Not connected, with a lease that goes on.
+    Away {
+        until: Moment,
+    },
+    /// Connected, but without a lease and a live attempt after a long silence.
     Silent,
-    /// It holds no live attempt.
+    /// Not connected, without a lease and a live attempt.
     Offline,
 }
 
@@ -42,23 +45,23 @@ impl Presence {
 /// The relation of a worker to a requirement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Match {
-    /// It has what is required, whatever it does now.
+    /// The offer meets the requirement, whatever the worker does now.
     pub fits: bool,
-    /// The slots by which it is counted for the requirement; 0 where it is not counted.
+    /// The slots that are counted for the requirement.
     pub slots: u16,
-    /// It is counted among those with incidents.
+    /// The worker is counted among those with incidents.
     pub has_incidents: bool,
-    /// Its part of the requirement's power.
+    /// The worker's part of the requirement's power.
     pub power: u64,
-    /// Its rank among the vacant workers, where it is one.
+    /// The rank among the vacant workers.
     pub vacant: Option<Rank>,
 }
 
-/// The order in which vacant workers are asked: the least busy first, then the fastest.
+/// The rank of a vacant worker: the least busy first, then the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     pub busy: u16,
-    /// Thousandths of the time that a middling worker takes.
+    /// Thousandths of the time that an average worker takes.
     pub slowness: u32,
 }
 
@@ -67,19 +70,19 @@ pub(crate) struct Worker {
     pub offer: WorkerOffer,
     pub desired: DesiredState,
     pub presence: Presence,
-    /// At least as many as offered; those beyond still hold attempts and get nothing new.
+    /// At least as many as offered; those beyond still hold attempts and get no new ones.
     slots: Vec<Slot>,
-    /// To be changed by [`super::State::update_streams`].
+    /// Changed only by [`super::State::update_streams`].
     pub streams: WorkerStreams,
-    /// By requirement.
+    /// The match with each requirement, by its place.
     pub matches: Vec<Match>,
     pub speed: Speed,
-    /// Its incidents since it last delivered.
+    /// The incidents since the last delivery.
     pub incidents: Vec<Incident>,
     pub quarantined: Option<Quarantined>,
-    /// It takes nothing else until there is room for this.
+    /// The requirement that the worker is reserved for.
     pub reserved: Option<RequirementId>,
-    /// As last recorded.
+    /// The state that was last recorded.
     pub state: WorkerState,
 }
 
@@ -101,7 +104,7 @@ impl Worker {
         }
     }
 
-    /// Sets the offer. `fits` says for each requirement, by its place, whether the offer meets it.
+    /// Sets the offer. `fits` returns for each requirement, by its place, whether the offer meets it.
     pub fn set_offer(&mut self, mut offer: WorkerOffer, fits: impl Fn(&WorkerOffer) -> Vec<bool>) {
         offer.slots = offer.slots.min(WorkerOffer::MAX_SLOTS);
         let fits = fits(&offer);
@@ -113,7 +116,7 @@ impl Worker {
         self.resize();
     }
 
-    /// Drops slots that are no longer offered and hold nothing; adds those that are.
+    /// Drops empty slots that are not offered, and adds those that are.
     pub fn resize(&mut self) {
         let offered = usize::from(self.offer.slots);
         while self.slots.len() > offered && self.slots.last().is_some_and(Slot::is_empty) {
@@ -134,7 +137,7 @@ impl Worker {
         self.slots.get(usize::from(slot.0))
     }
 
-    /// The slot, made if the worker has fewer; `None` where nobody could offer it.
+    /// The slot, which is added if it is not there; `None` if no worker can have it.
     pub fn slot_mut(&mut self, slot: SlotIndex) -> Option<&mut Slot> {
         if slot.0 >= WorkerOffer::MAX_SLOTS {
             return None;
@@ -146,7 +149,7 @@ impl Worker {
         self.slots.get_mut(place)
     }
 
-    /// Takes a live attempt off its slot, where that is still there.
+    /// Takes a live attempt off its slot.
     pub fn detach(&mut self, slot: SlotIndex, attempt: AttemptId) {
         if let Some(slot) = self.slots.get_mut(usize::from(slot.0)) {
             slot.detach(attempt);
@@ -157,22 +160,22 @@ impl Worker {
         self.matches.get(requirement.0).is_some_and(|known| known.fits)
     }
 
-    /// Returns whether it may be given work, as far as the worker itself goes. One in quarantine is only probed.
+    /// Returns whether the worker is available and not in quarantine.
     pub fn takes_work(&self) -> bool {
         self.is_probeable() && self.quarantined.is_none()
     }
 
-    /// Returns whether it is connected, and available for work.
+    /// Returns whether the worker is connected, has a lease and is available.
     pub fn is_probeable(&self) -> bool {
         matches!(self.presence, Presence::Connected { .. }) && self.is_available()
     }
 
-    /// Returns whether the farm and the worker itself want it to work.
+    /// Returns whether the worker should and can take work by its desired state and its own rules.
     pub fn is_available(&self) -> bool {
         self.desired == DesiredState::Active && !self.offer.unavailable
     }
 
-    /// The live attempts on its slots, and those that stream.
+    /// The live attempts on slots, and the streams.
     pub fn live(&self) -> impl Iterator<Item = AttemptId> {
         self.slots.iter().flat_map(Slot::live).chain(self.streams.live())
     }
@@ -182,38 +185,38 @@ impl Worker {
         self.quarantined.as_ref().is_some_and(|known| known.probe == Probe::Runs(attempt))
     }
 
-    /// The steps in which deliveries of others may show that it is the origin of failures: it has several incidents and
-    /// is not in quarantine.
+    /// The steps in which deliveries of others may show that the worker is the origin of failures, if it has several
+    /// incidents and is not in quarantine.
     pub fn suspected_in(&self) -> impl Iterator<Item = StepRef> {
         let is_suspected = self.incidents.len() >= 2 && self.quarantined.is_none();
         self.incidents.iter().filter(move |_| is_suspected).map(|incident| incident.task.into())
     }
 
-    /// The offered slots that do nothing.
+    /// The offered slots that may get a first task.
     pub fn vacant_slots(&self) -> impl Iterator<Item = (SlotIndex, &Slot)> {
         let offered = self.slots.iter().take(usize::from(self.offer.slots)).enumerate();
         offered.filter(|(_, slot)| slot.is_vacant()).map(|(place, slot)| (SlotIndex(place as u16), slot))
     }
 
-    /// Returns whether no slot but this one is at work, and nothing streams.
-    pub fn is_unclaimed(&self, but: Option<SlotIndex>) -> bool {
-        self.at_work(but).next().is_none() && self.streams.is_empty()
+    /// Returns whether no slot but `except` is at work, and none streams.
+    pub fn is_unclaimed(&self, except: Option<SlotIndex>) -> bool {
+        self.at_work(except).next().is_none() && self.streams.is_empty()
     }
 
-    /// The claims of its slots at work together, but for this one, and of its streams.
-    pub fn claimed(&self, but: Option<SlotIndex>) -> Claimed {
-        let slots = self.claimed_by_slots(but);
+    /// The sum of the claims of streams and of slots at work but `except`.
+    pub fn claimed(&self, except: Option<SlotIndex>) -> Claimed {
+        let slots = self.claimed_by_slots(except);
         if self.streams.is_empty() { slots } else { claims::add(slots, Claim::memory(self.streams.memory())) }
     }
 
-    /// The claims of its slots at work together, but for this one.
-    pub fn claimed_by_slots(&self, but: Option<SlotIndex>) -> Claimed {
-        self.at_work(but).fold(None, |sum, slot| claims::add(sum, slot.claim))
+    /// The sum of the claims of slots at work but `except`.
+    pub fn claimed_by_slots(&self, except: Option<SlotIndex>) -> Claimed {
+        self.at_work(except).fold(None, |sum, slot| claims::add(sum, slot.claim))
     }
 
-    fn at_work(&self, but: Option<SlotIndex>) -> impl Iterator<Item = &Slot> {
+    fn at_work(&self, except: Option<SlotIndex>) -> impl Iterator<Item = &Slot> {
         let slots = self.slots.iter().enumerate();
-        let others = slots.filter(move |(place, _)| but.is_none_or(|but| usize::from(but.0) != *place));
+        let others = slots.filter(move |(place, _)| except.is_none_or(|slot| usize::from(slot.0) != *place));
         others.map(|(_, slot)| slot).filter(|slot| slot.is_at_work())
     }
 
@@ -232,7 +235,7 @@ impl Worker {
     }
 }
 
-/// The slots of a worker, with their names.
+/// The slots of a worker, with their references.
 pub(crate) fn slot_refs(id: WorkerId, worker: &Worker) -> impl Iterator<Item = (SlotRef, &Slot)> {
     worker.slots.iter().enumerate().map(move |(place, slot)| (SlotRef::new(id, place), slot))
 }

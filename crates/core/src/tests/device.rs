@@ -4,7 +4,8 @@ use kiln_types::{BlobHash, JobId, SessionKey, StepIndex};
 
 use super::{Farm, steps, task, w};
 use crate::{
-    DeviceOption, Finish, JobPlan, Label, Missing, OpenDevice, Record, ReportOutcome, StepPlan, WaitCause,
+    DeviceOption, Finish, JobPlan, Label, MissingResource, OpenDevice, Record, ReportOutcome, StepPlan,
+    WaitCause,
 };
 
 pub const GPU: &str = "a GPU";
@@ -54,7 +55,7 @@ fn the_first_worker_pins_the_job_to_the_best_that_it_has() {
     farm.join_with(1, 1, &["processor"]);
     farm.schedule();
     let waits = farm.core.explainer(farm.now).explain(JobId(1));
-    let lack = Missing::Label(GPU.into());
+    let lack = MissingResource::Label(GPU.into());
     let nobody =
         WaitCause::NoWorkerFits { all_lack: [lack.clone()].into(), nearest: w(1), lacks: [lack].into() };
     assert_eq!(waits, [(StepIndex(0), vec![nobody])]);

@@ -3,7 +3,7 @@
 use kiln_types::{DesiredState, FailureCause, JobId, StepIndex};
 
 use super::{Farm, job, task, w};
-use crate::{Account, JobPlan, Label, Missing, Moment, SchedulingOptions, Share, WaitCause};
+use crate::{Account, JobPlan, Label, MissingResource, Moment, SchedulingOptions, Share, WaitCause};
 
 fn waits(farm: &Farm, job: u64) -> Vec<WaitCause> {
     let mut steps = farm.core.explainer(farm.now).explain(JobId(job));
@@ -30,7 +30,7 @@ fn nobody_is_here_nobody_has_it_all_are_busy_with_what_goes_first() {
     assert_eq!(waits(&farm, 1), [WaitCause::NoWorker]);
     farm.join_with(1, 1, &["device cuda"]);
     farm.join_with(2, 1, &[]);
-    let blender = Missing::Label(Label::from("Blender 4.5"));
+    let blender = MissingResource::Label(Label::from("Blender 4.5"));
     let nobody = WaitCause::NoWorkerFits {
         all_lack: [blender.clone()].into(),
         nearest: w(1),

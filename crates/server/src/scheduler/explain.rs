@@ -3,7 +3,7 @@
 use kiln_api::{
     Explanation, RelativePriority, SlotHolder, StepWait, TimeLeft, UnmetRequirement, UnmetView, WaitReason,
 };
-use kiln_core::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
+use kiln_core::{Explainer, Forecast, MissingResource, Occupant, UnmetStep, WaitCause};
 use kiln_types::{FrameSet, JobId, StepIndex, WorkerId};
 
 use super::{
@@ -50,7 +50,11 @@ impl FarmState {
     fn unmet(&self, survey: &mut Explainer, job: JobId) -> Vec<UnmetView> {
         let view = |unmet: UnmetStep| UnmetView {
             worker: self.name_of(unmet.worker),
-            missing: self.requirements(job, unmet.step, unmet.missing.into_iter().map(Missing::Label)),
+            missing: self.requirements(
+                job,
+                unmet.step,
+                unmet.missing.into_iter().map(MissingResource::Label),
+            ),
         };
         let mut views: Vec<UnmetView> =
             survey.unmet(job, UnmetView::MAX_LISTED).into_iter().map(view).collect();
@@ -111,18 +115,18 @@ impl FarmState {
         &self,
         job: JobId,
         step: StepIndex,
-        missing: impl IntoIterator<Item = Missing>,
+        missing: impl IntoIterator<Item = MissingResource>,
     ) -> Vec<UnmetRequirement> {
         let Some(live) = self.jobs.get(&job) else { return Vec::new() };
         let Some(step) = live.steps.get(step) else { return Vec::new() };
         let (known, requirements) = (labels(&live.spec, step), &live.spec.requirements);
         let part = |missing| match missing {
-            Missing::Label(label) => {
+            MissingResource::Label(label) => {
                 known.iter().find(|(known, _)| *known == label).map(|(_, part)| part.clone())
             }
-            Missing::Cores(cores) => Some(UnmetRequirement::Cores { cores }),
-            Missing::Memory(bytes) => Some(UnmetRequirement::Memory { bytes }),
-            Missing::Gpus => {
+            MissingResource::Cores(cores) => Some(UnmetRequirement::Cores { cores }),
+            MissingResource::Memory(bytes) => Some(UnmetRequirement::Memory { bytes }),
+            MissingResource::Gpus => {
                 Some(UnmetRequirement::Gpus { gpus: requirements.gpus, memory: requirements.gpu_memory })
             }
         };
