@@ -61,11 +61,11 @@ fn samples() -> Vec<SubmissionEvent> {
         E::Missing {
             files: vec![MissingFile {
                 named_by: "/home/ana/shot.blend".into(),
-                file: "image //wood.png (/home/ana/wood.png is not there)".to_owned(),
+                file: "image //wood.png (looked for at /home/ana/wood.png)".to_owned(),
             }],
         },
         E::Hashing { files_done: 3, files: 12, bytes_done: 1_048_576, bytes: 9_437_184 },
-        E::Notice { text: "image //wood.png is not there, and nothing uses it".to_owned() },
+        E::Notice { text: "image //wood.png (looked for at /home/ana/wood.png) is missing; nothing that the scene “Shot” renders uses it".to_owned() },
         E::Device {
             device: DeviceClass::Optix,
             reason: DeviceReason::MadeEarlierFrames { asked: DeviceClass::Gpu },
