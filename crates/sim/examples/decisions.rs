@@ -42,7 +42,7 @@ struct FarmSetup {
 }
 
 impl FarmSetup {
-    /// So many tasks, in jobs of so many frames.
+    /// A farm with `tasks` tasks, in jobs of `frames` frames.
     fn new(tasks: u32, frames: u32) -> Self {
         let mut farm = Self {
             core: Core::new(Epoch(1), Config::default()),
@@ -71,7 +71,7 @@ impl FarmSetup {
         farm
     }
 
-    /// As the server does: a turn hands out only so much, and is followed by the next at once.
+    /// Runs turns until none is behind, as the server does.
     fn turn(&mut self) {
         self.core.schedule(self.now, &mut self.held);
         while self.core.next_deadline() == Some(Moment(0)) {
@@ -111,11 +111,11 @@ impl FarmSetup {
 
 fn main() {
     println!(
-        "microseconds for the end of a frame, the start of the next, and what is handed out then; {WORKERS} workers; median and 99th percentile"
+        "microseconds for the end of a frame, the start of the next, and what is dispatched then; {WORKERS} workers; median and 99th percentile"
     );
     println!("{:>10}  {:^17}  {:^17}  {:^17}", "tasks", "waiting: one job", "jobs of 100", "done: one job");
     for tasks in [1_000_u32, 10_000, 100_000, 1_000_000] {
-        // What is in hand waits no more.
+        // Dispatched tasks do not wait.
         let spare = 2 * WORKERS as u32 + 4 * MEASURED as u32;
         let one = FarmSetup::new(tasks + spare, tasks + spare).measure();
         let many = FarmSetup::new(tasks + spare, 100).measure();

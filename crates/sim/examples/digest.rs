@@ -1,5 +1,5 @@
-//! Prints a hash of every decision of the farms of these seeds: two versions of the core that decide the same print the
-//! same. `cargo run --release -p kiln-sim --example digest -- 1 8000`
+//! Prints a hash of every decision of the farms of these seeds, to compare two versions of the core:
+//! `cargo run --release -p kiln-sim --example digest -- 1 8000`
 
 fn main() {
     let mut seeds = std::env::args().skip(1).map(|text| text.parse::<u64>().expect("a seed is a number"));

@@ -1,9 +1,9 @@
-//! Prints what the scheduler was proven to do, as docs/scheduler-proof.md has it:
+//! Prints docs/scheduler-proof.md:
 //! `cargo run --release -p kiln-sim --example proof > docs/scheduler-proof.md`.
 
 use kiln_sim::farm::{
-    Told,
-    makespan::{Frames, Race, mixed_farm},
+    ProgressKind,
+    makespan::{Frames, Makespans, mixed_farm},
     scenarios,
 };
 
@@ -49,16 +49,16 @@ fn main() {
         println!("|---|---|---|---|---|---|---|");
         for frames in Frames::ALL {
             for workers in WORKERS {
-                println!("{}", row(frames, workers, a_slot, Told::Samples));
+                println!("{}", row(frames, workers, a_slot, ProgressKind::Samples));
             }
         }
         println!();
     }
-    tell();
+    print_progress();
 }
 
-/// The same by what Blender says of a frame that runs.
-fn tell() {
+/// Prints the section about reported progress.
+fn print_progress() {
     println!("### What Blender says of a frame that runs\n");
     println!(
         "A late frame is begun again by what its Blender says of it, so that was measured (`bench/progress.py`, Cycles \
@@ -73,25 +73,25 @@ fn tell() {
         "| Blender says | frames | workers | Kiln, mean | Kiln, worst | first come, warm | first come, cold | thrown away |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    for told in Told::ALL {
+    for progress in ProgressKind::ALL {
         for frames in Frames::ALL {
-            println!("| {} {}", told.name(), row(frames, 50, 20, told));
+            println!("| {} {}", progress.name(), row(frames, 50, 20, progress));
         }
     }
 }
 
-fn row(frames: Frames, workers: u32, a_slot: u32, told: Told) -> String {
-    let farm = |seed| mixed_farm(workers, frames, a_slot, seed).told(told);
-    let races: Vec<Race> = (1..=SEEDS).map(|seed| Race::run(&farm(seed))).collect();
-    let of = |ms: fn(&Race) -> u64| races.iter().map(move |race| ms(race) as f64 / race.bound as f64);
-    let mean = |ms: fn(&Race) -> u64| of(ms).sum::<f64>() / SEEDS as f64;
-    let wasted = races.iter().map(|race| race.wasted_percent).sum::<u64>() as f64 / SEEDS as f64;
+fn row(frames: Frames, workers: u32, a_slot: u32, progress: ProgressKind) -> String {
+    let farm = |seed| mixed_farm(workers, frames, a_slot, seed).with_progress(progress);
+    let all: Vec<Makespans> = (1..=SEEDS).map(|seed| Makespans::measure(&farm(seed))).collect();
+    let of = |ms: fn(&Makespans) -> u64| all.iter().map(move |times| ms(times) as f64 / times.bound as f64);
+    let mean = |ms: fn(&Makespans) -> u64| of(ms).sum::<f64>() / SEEDS as f64;
+    let wasted = all.iter().map(|times| times.wasted_percent).sum::<u64>() as f64 / SEEDS as f64;
     format!(
         "| {} | {workers} | {:.3} | {:.3} | {:.2} | {:.2} | {wasted:.1} % |",
         frames.name(),
-        mean(|race| race.kiln),
-        of(|race| race.kiln).fold(0.0, f64::max),
-        mean(|race| race.warm),
-        mean(|race| race.cold),
+        mean(|times| times.kiln),
+        of(|times| times.kiln).fold(0.0, f64::max),
+        mean(|times| times.warm),
+        mean(|times| times.cold),
     )
 }

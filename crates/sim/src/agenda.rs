@@ -1,27 +1,27 @@
-//! The events to come, by their times.
+//! The agenda of a simulation.
 
 use std::collections::BTreeMap;
 
-/// Events by time, then by the order in which they were foreseen.
+/// The events to come by time, then by the order in which they were added.
 #[derive(Debug)]
 pub struct Agenda<E> {
     events: BTreeMap<(u64, u64), E>,
-    foreseen: u64,
+    added: u64,
 }
 
 impl<E> Default for Agenda<E> {
     fn default() -> Self {
-        Self { events: BTreeMap::new(), foreseen: 0 }
+        Self { events: BTreeMap::new(), added: 0 }
     }
 }
 
 impl<E> Agenda<E> {
     pub fn at(&mut self, at: u64, event: E) {
-        self.foreseen += 1;
-        self.events.insert((at, self.foreseen), event);
+        self.added += 1;
+        self.events.insert((at, self.added), event);
     }
 
-    /// Returns when the next one is.
+    /// The time of the next event.
     pub fn next(&self) -> Option<u64> {
         self.events.first_key_value().map(|((at, _), _)| *at)
     }

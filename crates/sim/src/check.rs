@@ -1,4 +1,4 @@
-//! The judge: watches what is written down and what is said, from outside.
+//! The checker: watches the records and pushes of the core from outside.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use kiln_types::{
     TaskId, TaskIndex, TaskState, WorkerId,
 };
 
-use crate::{devices::Devices, rules::Rules, worker::SimWorker};
+use crate::{Report, devices::Devices, rules::Rules, worker::SimWorker};
 
 #[derive(Debug, Default)]
 pub struct Checker {
@@ -20,54 +20,40 @@ pub struct Checker {
     pub devices: Devices,
     attempts: BTreeMap<AttemptId, Known>,
     commits: BTreeMap<(TaskId, Generation), AttemptId>,
-    /// The number of attempts of a task that are out.
-    out: BTreeMap<TaskId, u8>,
-    /// Commits that a worker was told of.
+    /// The number of open attempts of each task.
+    open: BTreeMap<TaskId, u8>,
+    /// Commits that were acknowledged to a worker.
     acknowledged: BTreeSet<(TaskId, Generation)>,
     /// Failures and losses of a task since it was last opened.
     mishaps: BTreeMap<TaskId, Mishaps>,
-    /// The frames that may be dispatched of jobs that have a hold.
+    /// The frames before the hold of each job that has one.
     holds: BTreeMap<JobId, IndexSet>,
     steps: BTreeMap<JobId, Vec<StepKnown>>,
-    /// Commits of tasks that wait for another step.
-    pub behind: u64,
-    /// And tasks that waited for their own frame.
-    pub behind_frames: u64,
-    pub losses: u64,
-    /// Jobs of which tasks have failed early, and that must end for it.
+    /// Jobs with tasks that have failed early, which must end.
     stopping: BTreeSet<JobId>,
-    /// Workers in quarantine, and the number of times that one was quarantined.
     quarantined: BTreeSet<WorkerId>,
-    pub quarantines: u64,
     /// Expired attempts that no longer count.
-    forgiven_attempts: BTreeSet<AttemptId>,
-    pub forgiven: u64,
-    /// Attempts that streamed, and those that were given a slot.
-    pub streams: u64,
-    pub placed: u64,
-    pub added: u64,
-    /// Attempts of tasks that another attempt had been opened for.
-    pub speculations: u64,
+    forgiven: BTreeSet<AttemptId>,
+    pub report: Report,
     /// Assignments that a worker was sent while it refused everything.
     pub refusals: BTreeMap<(WorkerId, Option<SessionKey>), usize>,
 }
 
-/// A step, as the records leave it.
+/// The state of a step after the last record.
 #[derive(Debug)]
 struct StepKnown {
     count: u32,
-    /// 1 where its tasks are not about frames.
+    /// 1 if tasks are not about frames.
     per_frame: u32,
     is_about_frames: bool,
     after: Vec<StepDependency>,
     /// Tasks whose present generation is committed.
     done: BTreeSet<TaskIndex>,
-    /// Tasks that failed or were cancelled, as last recorded.
     failed: BTreeSet<TaskIndex>,
     cancelled: BTreeSet<TaskIndex>,
-    /// The number of times that a task was reset after it was done, and that tasks were added, by frame...
+    /// The number of times that tasks of each frame were added, or reset after they were done.
     remade: BTreeMap<u32, u64>,
-    /// ...and of those that it was reset after it had ended without being done.
+    /// The number of times that tasks of each frame were reset after they had failed or were cancelled.
     retried: BTreeMap<u32, u64>,
 }
 
@@ -88,7 +74,7 @@ impl From<&StepPlan> for StepKnown {
 }
 
 impl StepKnown {
-    /// The number of changes to these frames since they came as far as this, and whether all their tasks have.
+    /// The number of changes to these frames, and whether all their tasks have reached this end.
     fn reached(&self, frames: std::ops::Range<u32>, end: DependencyEnd) -> (u64, bool) {
         let tasks = (frames.start * self.per_frame..frames.end * self.per_frame).map(TaskIndex);
         let has_ended = |task: &TaskIndex| self.failed.contains(task) || self.cancelled.contains(task);
@@ -119,12 +105,12 @@ struct Known {
     task: TaskId,
     generation: Generation,
     worker: WorkerId,
-    /// `None` as long as it streams.
+    /// `None` while the attempt streams.
     slot: Option<SlotIndex>,
     state: AttemptState,
-    /// The number of times that the steps before its own had been outdated when it was opened.
+    /// The number of changes to the task's inputs before the attempt was opened.
     inputs: u64,
-    /// It failed by a cause that only its worker can have.
+    /// The attempt failed by a fault of its worker.
     is_worker_failure: bool,
 }
 
@@ -167,7 +153,7 @@ impl Checker {
     }
 
     pub fn step_added(&mut self, job: JobId, step: &StepPlan) {
-        self.added += 1;
+        self.report.added += 1;
         self.rules.step_added(job, step);
         self.steps.get_mut(&job).expect("only what was submitted grows").push(step.into());
     }
@@ -206,7 +192,7 @@ impl Checker {
         })
     }
 
-    /// Of a job that has a hold, only the first frames are dispatched.
+    /// Checks that the task is not held.
     fn check_hold(&self, task: TaskId) {
         let Some(hold) = self.holds.get(&task.job) else { return };
         let step = &self.steps[&task.job][usize::from(task.step.0)];
@@ -217,14 +203,14 @@ impl Checker {
         );
     }
 
-    /// The number of changes to what a task is made from, and whether all of that is there.
+    /// The number of changes to the inputs of a task, and whether all of them are done.
     fn inputs(&self, task: TaskId) -> (u64, bool) {
         let inputs =
             self.dependencies(task).map(|(after, before, frames)| before.reached(frames, after.until));
         inputs.fold((0, true), |(changes, all), (more, complete)| (changes + more, all && complete))
     }
 
-    /// Returns whether the task may begin to stream: the first of all that it may begin with is there.
+    /// Returns whether the task may begin to stream: the first task of each dependency is done.
     fn may_stream(&self, task: TaskId) -> bool {
         self.dependencies(task).all(|(after, before, frames)| {
             let has_first = after.start == DependencyStart::FirstDone && before.has_first(frames.clone());
@@ -235,15 +221,15 @@ impl Checker {
     fn open(&mut self, attempt: AttemptId, known: Known) {
         let last = self.attempts.last_key_value().map(|(id, _)| *id);
         assert!(last.is_none_or(|last| last < attempt), "{attempt} comes after {last:?}");
-        let out = self.out.entry(known.task).or_default();
-        assert!(*out < 2, "{} would be out three times", known.task);
-        assert!(*out == 0 || known.slot.is_some(), "{} is out and would stream", known.task);
-        self.speculations += u64::from(*out);
-        *out += 1;
+        let open = self.open.entry(known.task).or_default();
+        assert!(*open < 2, "{} would have three attempts", known.task);
+        assert!(*open == 0 || known.slot.is_some(), "{} has an attempt and would stream", known.task);
+        self.report.speculations += u64::from(*open);
+        *open += 1;
         self.attempts.insert(attempt, known);
     }
 
-    /// The number of tasks of the job's first step for each frame; 1 where nothing is known of it.
+    /// The number of tasks of the job's first step for each frame; 1 if the job is not known.
     pub fn tasks_per_frame(&self, job: JobId) -> u32 {
         self.steps.get(&job).map_or(1, |steps| steps[0].per_frame)
     }
@@ -255,15 +241,18 @@ impl Checker {
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
                 self.check_hold(*task);
                 let (inputs, complete) = self.inputs(*task);
-                assert!(complete, "{task} is handed out before the steps that it waits for are done");
+                assert!(complete, "{task} is dispatched before the steps that it waits for are done");
                 self.open(*attempt, Known::new(*task, *generation, *worker, Some(*slot), inputs));
             }
             Record::StreamOpened { attempt, task, generation, worker } => {
                 self.check_hold(*task);
                 let (inputs, complete) = self.inputs(*task);
-                assert!(!complete, "{task} streams, and all that it waits for is there");
-                assert!(self.may_stream(*task), "{task} streams before the first that it waits for is there");
-                self.streams += 1;
+                assert!(!complete, "{task} streams after all that it waits for is done");
+                assert!(
+                    self.may_stream(*task),
+                    "{task} streams before the first task that it waits for is done"
+                );
+                self.report.streams += 1;
                 self.open(*attempt, Known::new(*task, *generation, *worker, None, inputs));
             }
             Record::StreamPlaced { attempt, task, slot } => {
@@ -272,10 +261,10 @@ impl Checker {
                 assert_eq!((known.task, known.state), (*task, AttemptState::Assigned), "{attempt} is placed");
                 assert!(
                     complete && known.inputs == inputs,
-                    "{task} is placed before all that it waits for is there"
+                    "{task} is placed before all that it waits for is done"
                 );
                 known.slot = Some(*slot);
-                self.placed += 1;
+                self.report.placed += 1;
             }
             Record::AttemptStarted { attempt, .. } => {
                 let known = self.attempts.get_mut(attempt).expect("only what was opened starts");
@@ -293,8 +282,8 @@ impl Checker {
                 known.state = *state;
                 known.is_worker_failure =
                     failure.as_ref().is_some_and(|failure| failure.cause.is_worker_failure());
-                if open && let Some(out) = self.out.get_mut(task) {
-                    *out -= 1;
+                if open && let Some(open) = self.open.get_mut(task) {
+                    *open -= 1;
                 }
                 let mishaps = self.mishaps.entry(*task).or_default();
                 match state {
@@ -305,27 +294,26 @@ impl Checker {
                     }
                     AttemptState::Expired => {
                         mishaps.losses += 1;
-                        self.losses += 1;
+                        self.report.losses += 1;
                     }
                     _ => {}
                 }
             }
             Record::AttemptForgiven { attempt, task } => {
                 let known = &self.attempts[attempt];
-                // A worker that is well and can no more do what it failed at, by its own fault, is not asked again
-                // either.
-                let forgiven_attempts = known.is_worker_failure || self.quarantined.contains(&known.worker);
-                assert!(forgiven_attempts, "{attempt} is forgiven, and its worker is not quarantined");
+                // A failure by a fault of a worker whose new offer no longer fits is forgiven too.
+                let may_be_forgiven = known.is_worker_failure || self.quarantined.contains(&known.worker);
+                assert!(may_be_forgiven, "{attempt} is forgiven, and its worker is not quarantined");
                 let mishaps = self.mishaps.entry(*task).or_default();
                 match known.state {
                     AttemptState::Failed => mishaps.failures -= 1,
                     AttemptState::Expired => {
                         mishaps.losses -= 1;
-                        self.forgiven_attempts.insert(*attempt);
+                        self.forgiven.insert(*attempt);
                     }
                     other => panic!("{attempt} is {other} and is forgiven"),
                 }
-                self.forgiven += 1;
+                self.report.forgiven += 1;
             }
             Record::MemoryExceeded { attempt, task, .. } => {
                 let known = &self.attempts[attempt];
@@ -336,19 +324,19 @@ impl Checker {
                 );
             }
             Record::WorkerQuarantine { worker, quarantine } => match quarantine {
-                Some(_) if self.quarantined.insert(*worker) => self.quarantines += 1,
+                Some(_) if self.quarantined.insert(*worker) => self.report.quarantines += 1,
                 Some(known) => assert!(known.failed_probes > 0, "{worker} is put in quarantine twice"),
-                None => assert!(self.quarantined.remove(worker), "{worker} was well"),
+                None => assert!(self.quarantined.remove(worker), "{worker} was not in quarantine"),
             },
             Record::AttemptResumed { attempt, task, state } => {
                 let known = self.attempts.get_mut(attempt).expect("only what was opened goes on");
-                if known.state == AttemptState::Expired && !self.forgiven_attempts.remove(attempt) {
+                if known.state == AttemptState::Expired && !self.forgiven.remove(attempt) {
                     self.mishaps.entry(*task).or_default().losses -= 1;
                 }
                 let late = matches!(known.state, AttemptState::Expired | AttemptState::Returned);
                 assert!(late, "{attempt} was {} and goes on", known.state);
                 known.state = *state;
-                *self.out.entry(*task).or_default() += 1;
+                *self.open.entry(*task).or_default() += 1;
             }
             Record::TaskCommitted { task, generation, attempt } => {
                 let before = self.commits.insert((*task, *generation), *attempt);
@@ -367,21 +355,20 @@ impl Checker {
                 let step = self.step(task.job, task.step);
                 step.done.insert(task.index);
                 let on_frame = step.after.iter().any(|after| after.scope == DependencyScope::Frame);
-                self.behind += u64::from(!step.after.is_empty());
-                self.behind_frames += u64::from(on_frame);
+                self.report.behind += u64::from(!step.after.is_empty());
+                self.report.behind_frames += u64::from(on_frame);
             }
             Record::TaskFailed { task, reason, .. } => {
                 let mishaps = self.mishaps.remove(task).unwrap_or_default();
                 self.step(task.job, task.step).failed.insert(task.index);
-                // No machine is large enough.
                 let too_large =
                     mishaps.failures > 0 && reason.message.contains("more memory than any worker");
                 let lost = mishaps.losses >= 3 && reason.message.starts_with("took ");
                 let earned_alone = mishaps.failures >= 3 || lost || mishaps.stops_job || too_large;
-                // The first of a job stop it together, as it must say next.
-                let says = reason.message.contains(" failed alike on ");
+                // The first tasks of a job stop it together, as the next record of the job must say.
+                let is_common = reason.message.contains(" failed alike on ");
                 if !earned_alone {
-                    assert!(mishaps.failures > 0 || says, "{task} failed with {mishaps:?}: {reason}");
+                    assert!(mishaps.failures > 0 || is_common, "{task} failed with {mishaps:?}: {reason}");
                     self.stopping.insert(task.job);
                 }
             }
@@ -435,7 +422,7 @@ impl Checker {
         &mut steps[usize::from(step.0)]
     }
 
-    /// Before work is sent: the slot must not run anything that the core has revoked.
+    /// Checks a push before it is sent: the slot must not have a revoked attempt.
     pub fn push(&mut self, core: &Core, worker: &SimWorker, push: &Push) {
         let (slot, claim, attempts) = match push {
             Push::Assign { slot, claim, tasks } => {
@@ -471,19 +458,19 @@ impl Checker {
         }
     }
 
-    /// The worker is told to stream with this claim.
+    /// Notes that the worker is told to stream with this claim.
     pub fn streams(&mut self, worker: WorkerId, attempt: AttemptId, claim: Claim) {
         self.rules.streams(worker, attempt, claim);
     }
 
-    /// The slot is told its part of the machine.
+    /// Notes that the slot is told its claim.
     pub fn claims(&mut self, slot: (WorkerId, SlotIndex), claim: Claim) {
         self.rules.claims(slot, claim);
     }
 
-    /// A worker that refuses everything was given work. In the minute and a half that this lasts at most, with
-    /// pauses of 0.5, 1, 2, 4, 8, 16, 30 and 30 seconds, each slot is asked nine times at most; each time it
-    /// may be sent a second message before its first answer is there.
+    /// Counts an assignment to a worker that refuses everything. In the minute and a half that this lasts at most, with
+    /// cooldowns of 0.5, 1, 2, 4, 8, 16, 30 and 30 seconds, each slot gets work nine times at most, and each time perhaps a
+    /// second message before its first answer arrives.
     pub fn refused(&mut self, worker: WorkerId, session: Option<SessionKey>, slots: usize) {
         let times = self.refusals.entry((worker, session)).or_default();
         *times += 1;
@@ -494,11 +481,11 @@ impl Checker {
         self.attempts.contains_key(&attempt)
     }
 
-    /// Before a report is judged: what must come of it, if that is certain.
+    /// The outcome that a report must have, if that is certain.
     pub fn expected(&self, worker: WorkerId, attempt: AttemptId, finish: &Finish) -> Option<ReportOutcome> {
         let known = self.attempts.get(&attempt).filter(|known| known.worker == worker);
         let Some(known) = known else {
-            // It lies. Delivered or not, nothing may come of it.
+            // A false report. It may have no effect.
             return (!matches!(finish, Finish::Delivered)).then_some(ReportOutcome::Unknown);
         };
         let open = matches!(known.state, AttemptState::Assigned | AttemptState::Running);
@@ -512,7 +499,7 @@ impl Checker {
         }
     }
 
-    /// The worker says that the attempt has ended.
+    /// Notes that the worker reports the end of the attempt.
     pub fn reported(&mut self, worker: WorkerId, attempt: AttemptId) {
         self.rules.stream_ended(worker, attempt);
     }
@@ -525,8 +512,8 @@ impl Checker {
         }
     }
 
-    /// Nothing acknowledged is lost.
-    pub fn remembers(&self, core: &Core) {
+    /// Checks that nothing acknowledged is lost.
+    pub fn check_durable(&self, core: &Core) {
         assert!(self.stopping.is_empty(), "{:?} should have stopped", self.stopping);
         for (task, generation) in &self.acknowledged {
             let known = core.task(*task).expect("an acknowledged task is known");
@@ -538,7 +525,7 @@ impl Checker {
             let job = core.job(id).expect("a job that is listed is there");
             if job.state == JobState::Completed {
                 let counts = job.counts();
-                assert_eq!(counts.done, counts.total, "job {id} is called completed");
+                assert_eq!(counts.done, counts.total, "job {id} is completed with open tasks");
             }
         }
     }
@@ -556,5 +543,5 @@ impl Checker {
     }
 }
 
-/// A cause that stops a job is as rare in the simulation as it is in life.
+/// A cause that stops a job. The simulation draws it rarely.
 pub const STOPPER: FailureCause = FailureCause::NoCamera;

@@ -1,4 +1,4 @@
-//! The judge sees what is wrong: each of these sequences of records and pushes breaks one rule of streams.
+//! Tests of the checker: each sequence of records and pushes that breaks a rule of streams is found.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ fn task(step: u16, index: u32) -> TaskId {
     TaskId { job: JOB, step: StepIndex(step), index: TaskIndex(index) }
 }
 
-/// A job of two parts and what merges them, on a worker with ten bytes.
+/// A job of two parts and a step that merges them, on a worker with ten bytes.
 fn checker() -> Checker {
     let offer = WorkerOffer { slots: 2, memory: 10, ..WorkerOffer::default() };
     let mut checker = Checker::new([(worker(), offer)], &BTreeMap::new(), &[]);
@@ -80,7 +80,7 @@ fn part(index: u32) -> Vec<Step> {
     begins.into_iter().chain(committed(counter, task(0, index))).collect()
 }
 
-/// Returns whether the judge lets all of this pass.
+/// Returns whether the checker accepts all of these.
 fn passes(steps: impl IntoIterator<Item = Step>) -> bool {
     let mut checker = checker();
     let all = || {

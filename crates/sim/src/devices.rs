@@ -1,4 +1,4 @@
-//! Jobs that may render on one of several devices, watched from outside: all that is delivered of one comes from one.
+//! The checks of jobs that may render on one of several devices: all deliveries of a job come from one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use kiln_types::{AttemptId, AttemptState, JobId, StepIndex, TaskId, WorkerId};
 #[derive(Debug, Default)]
 pub struct Devices {
     offers: BTreeMap<WorkerId, BTreeSet<Label>>,
-    /// Jobs that are pinned to a device, or will be.
+    /// Jobs with several devices to choose from.
     jobs: BTreeMap<JobId, Job>,
     pub pins: u64,
     pub releases: u64,
@@ -17,13 +17,13 @@ pub struct Devices {
 #[derive(Debug, Default)]
 struct Job {
     options: Vec<Label>,
-    /// The steps that render on its device.
+    /// The steps that render on the device.
     steps: BTreeSet<StepIndex>,
     pinned: Option<Label>,
-    /// The device of each attempt, those that are closed too: they may deliver late.
+    /// The device of each attempt, also of closed ones, which may deliver late.
     attempts: BTreeMap<AttemptId, Label>,
     open: BTreeSet<AttemptId>,
-    /// Of all that was ever delivered.
+    /// The device of all deliveries.
     delivered: Option<Label>,
 }
 
@@ -59,8 +59,8 @@ impl Devices {
             | Record::StreamOpened { attempt, task, worker, .. } => {
                 let offered = self.offers[worker].clone();
                 let Some(job) = self.job(task) else { return };
-                let Some(device) = &job.pinned else { panic!("{attempt} is handed out on no device") };
-                assert!(offered.contains(device), "{worker} has no {device}, and is given {task}");
+                let Some(device) = &job.pinned else { panic!("{attempt} is dispatched without a device") };
+                assert!(offered.contains(device), "{worker} has no {device} and gets {task}");
                 if job.open.is_empty() && job.attempts.is_empty() {
                     let best = job.options.iter().find(|option| offered.contains(*option));
                     assert_eq!(Some(device), best, "job {} is not pinned to the best of {worker}", task.job);
@@ -70,7 +70,11 @@ impl Devices {
             }
             Record::AttemptResumed { attempt, task, .. } => {
                 let Some(job) = self.job(task) else { return };
-                assert_eq!(job.attempts.get(attempt), job.pinned.as_ref(), "{attempt} goes on elsewhere");
+                assert_eq!(
+                    job.attempts.get(attempt),
+                    job.pinned.as_ref(),
+                    "{attempt} is resumed on another device"
+                );
                 job.open.insert(*attempt);
             }
             Record::AttemptClosed { attempt, task, state, .. } => {

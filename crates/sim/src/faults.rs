@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl World {
-    pub fn server_dies(&mut self) {
-        self.report.server_deaths += 1;
+    pub fn kill_server(&mut self) {
+        self.checker.report.server_deaths += 1;
         self.server.die();
         self.backlog.clear();
         self.heard.clear();
@@ -27,7 +27,7 @@ impl World {
         self.later(wait, SimEvent::ServerStarts);
     }
 
-    /// The connection breaks; the worker tries again later, the server notices at some time.
+    /// Breaks the connection; the worker connects again later, and the server notices at some time.
     pub fn disconnect(&mut self, worker: usize) {
         let Some(connection) = self.workers[worker].connection.take() else { return };
         let notices = self.rng.random_range(1..40_000);
@@ -37,8 +37,8 @@ impl World {
         self.later(wait, SimEvent::Connect { worker, life });
     }
 
-    pub fn worker_dies(&mut self, worker: usize) {
-        self.report.worker_deaths += 1;
+    pub fn kill_worker(&mut self, worker: usize) {
+        self.checker.report.worker_deaths += 1;
         self.disconnect(worker);
         self.workers[worker].die();
         let wait = self.about(15_000);
@@ -49,11 +49,11 @@ impl World {
         let wait = self.about(self.scenario.fault_every_ms);
         self.later(wait, SimEvent::Fault);
         if self.one_in(16) {
-            return self.server_stalls();
+            return self.stall_server();
         }
         let worker = self.rng.random_range(0..self.workers.len());
         match self.rng.random_range(0..7) {
-            0 if self.workers[worker].alive => self.worker_dies(worker),
+            0 if self.workers[worker].alive => self.kill_worker(worker),
             1 => {
                 let wait = self.about(30_000);
                 self.workers[worker].stalled_until = self.now + wait;
@@ -73,10 +73,10 @@ impl World {
 
     fn set_unavailable(&mut self, worker: usize, unavailable: bool) {
         self.workers[worker].offer.unavailable = unavailable;
-        self.say(worker, ToServer::Unavailable(unavailable));
+        self.report_to_server(worker, ToServer::Unavailable(unavailable));
     }
 
-    /// The worker returns what it has not begun, and for some time all that it is given.
+    /// Lets the worker return its queues, and for some time every assignment.
     fn refuse(&mut self, worker: usize) {
         let wait = self.about(60_000);
         self.workers[worker].refuses_until = self.now + wait;
@@ -86,12 +86,12 @@ impl World {
 
     pub fn refuse_queue(&mut self, worker: usize) {
         for attempt in self.workers[worker].return_queues() {
-            self.report.refusals += 1;
+            self.checker.report.refusals += 1;
             self.report_end(worker, attempt);
         }
     }
 
-    /// A worker says what is not so.
+    /// Sends a false report of a worker.
     pub fn lie(&mut self) {
         let wait = self.about(4_000);
         self.later(wait, SimEvent::Lie);
@@ -99,14 +99,14 @@ impl World {
         if self.workers[worker].connection.is_none() {
             return;
         }
-        self.report.lies += 1;
+        self.checker.report.lies += 1;
         let epoch = Epoch(self.rng.random_range(0..=self.server.disk.epoch + 1));
         let mut attempt = AttemptId { epoch, counter: self.rng.random_range(0..200) };
-        // What the server is about to give out, nobody can guess.
+        // A worker cannot guess an attempt that is not dispatched yet.
         if !self.checker.was_opened(attempt) {
             attempt.counter += 1_000_000;
         }
-        // Of what it holds itself it tells the truth: the server cannot know better.
+        // Reports of attempts that it holds are true: the server could not tell the difference.
         let known = &self.workers[worker];
         let is_on_slot = known.on_slots().any(|(_, held)| held.attempt == attempt);
         if is_on_slot || known.uploading.contains_key(&attempt) || known.streams.contains_key(&attempt) {
@@ -117,7 +117,7 @@ impl World {
             0 => ToServer::Started(attempt),
             1 => ToServer::Finished(attempt, Finish::Failed(Failure::new(STOPPER, "a lie"))),
             2 => match unsettled {
-                // Says again what it has said.
+                // Repeats a report.
                 Some(again) => return self.report_end(worker, again),
                 None => ToServer::Finished(attempt, Finish::Returned),
             },
@@ -139,15 +139,15 @@ impl World {
                 self.workers[worker].connection = Some(self.last_connection);
                 let connection = self.last_connection;
                 self.later(HEARTBEAT_MS, SimEvent::Heartbeat { worker, connection });
-                self.say(worker, ToServer::Hello(held));
+                self.report_to_server(worker, ToServer::Hello(held));
                 let unsettled: Vec<AttemptId> = self.workers[worker].unsettled.keys().copied().collect();
                 return unsettled.into_iter().for_each(|attempt| self.report_end(worker, attempt));
             }
         };
-        self.say(worker, up);
+        self.report_to_server(worker, up);
     }
 
-    /// Ends the faults: every worker is there and works.
+    /// Ends the faults: every worker takes work again.
     pub fn calm_down(&mut self) {
         self.calm = true;
         self.stalled_until = 0;
@@ -169,7 +169,7 @@ impl World {
         }
         let jobs: Vec<_> = self.server.disk.ledger.job_ids().collect();
         for job in jobs {
-            // Those that have ended refuse, and rightly. A job that was paused before its hold is resumed, then lifted.
+            // A job that has ended refuses. One that was paused before its hold is resumed first, and then released.
             for _ in 0..2 {
                 let _ = self.batch(None, |core, _, out| core.resume_job(job, out));
             }

@@ -1,5 +1,5 @@
-//! Artificial kinds of steps with every feature: one task, frames and parts; dependencies on a step or a frame, done or
-//! ended; streams; no session; added to a job that runs or has ended.
+//! Jobs with steps of every kind: one task, frames and parts; dependencies on a step or a frame, done or ended; streams; no
+//! session; added to a job that runs or has ended.
 
 use std::num::NonZeroU32;
 
@@ -16,8 +16,7 @@ use crate::world::{GIB, SimEvent, World};
 const STEPS: usize = 6;
 
 impl World {
-    /// A job of frames in parts, with what uses them: perhaps a bake before, what merges the parts of a frame, and what
-    /// uses those.
+    /// Draws a job of frames in parts, perhaps with a bake before them, and with steps that use them.
     pub fn make_kinds(&mut self, id: u64) -> JobPlan {
         let frames = self.rng.random_range(1..=self.scenario.tasks.div_ceil(4));
         let mut steps: Vec<StepPlan> = Vec::new();
@@ -41,7 +40,7 @@ impl World {
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").scheduled(options)
     }
 
-    /// A step that uses what one or two of these make.
+    /// Draws a step that depends on one or two of these.
     fn make_consumer(&mut self, before: &[StepPlan]) -> StepPlan {
         let last = before.len() - 1;
         let mut on: Vec<usize> = vec![last];
@@ -86,7 +85,7 @@ impl World {
         plan
     }
 
-    /// A person adds a step to a job.
+    /// Adds a step to a job, as a person does.
     pub fn add_step(&mut self, job: JobId) {
         let Some((plan, _)) = self.server.disk.ledger.restored(job) else { return };
         if plan.steps().len() >= STEPS {
@@ -98,10 +97,10 @@ impl World {
         self.adding = Some(step.clone());
         let added = self.batch(None, |core: &mut Core, _, out| core.add_step(job, step, out));
         self.adding = None;
-        self.report.added_late += u64::from(had_ended == Some(true) && matches!(added, Some(Ok(_))));
+        self.checker.report.added_late += u64::from(had_ended == Some(true) && matches!(added, Some(Ok(_))));
     }
 
-    /// The step that is added is written with the record that says so.
+    /// Notes and stores a step together with the record of its addition.
     pub fn note_added(&mut self, record: &Record) {
         if let Record::StepAdded { job, .. } = record {
             let plan = self.adding.take().expect("a person adds it");
@@ -113,7 +112,7 @@ impl World {
         }
     }
 
-    /// The worker begins to stream; some streams fail before they are placed.
+    /// Begins a stream; some fail before they are placed.
     pub fn stream(&mut self, worker: usize, task: Assigned) {
         let attempt = task.attempt;
         self.workers[worker].streams.insert(attempt, task);
@@ -126,16 +125,16 @@ impl World {
         }
     }
 
-    /// The streaming attempt waits on a slot from now on.
+    /// Queues a streaming attempt on its slot.
     pub fn place(&mut self, worker: usize, attempt: AttemptId, slot: SlotIndex) {
         let known = &mut self.workers[worker];
         if let Some(task) = known.streams.remove(&attempt) {
             known.slots[usize::from(slot.0)].queue.push_back(task);
-            self.kick(worker, slot);
+            self.start_next(worker, slot);
         }
     }
 
-    pub fn stream_fails(&mut self, worker: usize, attempt: AttemptId) {
+    pub fn fail_stream(&mut self, worker: usize, attempt: AttemptId) {
         if let Some(task) = self.workers[worker].streams.remove(&attempt) {
             let finish = Finish::Failed(Failure::new(FailureCause::Crashed, "the stream went wrong"));
             self.workers[worker].unsettled.insert(attempt, (None, task, finish));

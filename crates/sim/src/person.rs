@@ -1,4 +1,4 @@
-//! People: they submit jobs and change their minds.
+//! The simulated people, who submit jobs and change their minds.
 
 use std::{
     collections::BTreeSet,
@@ -14,14 +14,14 @@ use rand::RngExt;
 
 use crate::world::{GIB, SimEvent, World};
 
-/// The named limit that some jobs count against, and who has jobs.
+/// The limit that some jobs count against.
 pub const LICENCE: &str = "renderer";
 /// The label of every worker with a GPU, whatever its backend.
 pub const ANY_GPU: &str = "a GPU";
-pub const PROJECTS: [&str; 2] = ["film", "ad"];
+pub const PROJECTS: [&str; 2] = ["show", "ad"];
 pub const USERS: [&str; 3] = ["ada", "bob", "cy"];
 
-/// The step renders on any GPU, the best first.
+/// Lets the step render on any GPU, the best first.
 fn open_device(step: &mut StepPlan) {
     let Some(session) = step.session else { return };
     let option = |backend: &str| {
@@ -70,7 +70,7 @@ impl World {
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").scheduled(options)
     }
 
-    /// Holds some jobs of frames after their first ones. Verbs and the end of the run resume them.
+    /// Holds some jobs of frames after their first ones. People and the end of the run resume them.
     fn hold(&mut self, plan: JobPlan) -> JobPlan {
         let first = &plan.steps()[0];
         let Some(each) = first.per_frame.filter(|_| plan.id().0.is_multiple_of(8)) else { return plan };
@@ -79,8 +79,8 @@ impl World {
         plan.held_after(first_in_order(order, frames, count)).expect("the job has these frames")
     }
 
-    /// The steps are about the same frames, each with one to three tasks for each, and some of what they wait for is the
-    /// same frame of another step, done or ended.
+    /// Makes the steps be about the same frames, each with one to three tasks for a frame, and some dependencies on the same
+    /// frame, done or ended.
     fn count_frames(&mut self, steps: &mut [StepPlan]) {
         let frames = self.rng.random_range(1..=self.scenario.tasks.div_ceil(3));
         for step in steps {
@@ -97,7 +97,7 @@ impl World {
         }
     }
 
-    /// Returns what a job has open follows the device that it is pinned to.
+    /// Notes the sessions of a job again when it is pinned to a device.
     pub fn note_sessions(&mut self, record: &Record) {
         let Record::JobPinned { job, .. } = record else { return };
         let Some((plan, _)) = self.server.disk.ledger.restored(*job) else { return };
@@ -136,7 +136,7 @@ impl World {
         requires
     }
 
-    /// Some jobs wait for an earlier one, or for a time.
+    /// Draws scheduling options: some jobs wait for an earlier one, or for a time.
     pub fn make_options(&mut self, id: u64) -> SchedulingOptions {
         let rng = &mut self.rng;
         let mut rarely = |part: f64| !self.calm && rng.random_bool(part);
@@ -151,13 +151,13 @@ impl World {
         }
     }
 
-    /// A person lets the job wait for no other any more.
+    /// Drops the job's dependencies and start time, as a person does.
     pub fn drop_dependencies(&mut self, job: JobId) {
         let Some(options) = self.server.disk.ledger.options(job).cloned() else { return };
         let options = SchedulingOptions { after: BTreeSet::new(), not_before: None, ..options };
         self.checker.set_options(job, options.clone());
         self.server.disk.ledger.set_options(job, options.clone());
-        // In the calm the server does not die: what is on its disk is what it knows.
+        // In the calm the server does not die: the disk may be written first.
         let _ = self.batch(None, |core, now, _| core.set_scheduling(now, job, options));
     }
 
@@ -170,10 +170,10 @@ impl World {
         }
     }
 
-    /// A person does something.
-    pub fn verb(&mut self) {
-        let wait = self.about(self.scenario.verb_every_ms);
-        self.later(wait, SimEvent::Verb);
+    /// Does something that a person may do.
+    pub fn act(&mut self) {
+        let wait = self.about(self.scenario.act_every_ms);
+        self.later(wait, SimEvent::Act);
         if self.last_job < u64::from(self.scenario.jobs) {
             let plan = self.make_plan();
             let plan = self.hold(plan);
@@ -216,7 +216,7 @@ impl World {
             &mut crate::server::Decisions,
         ) -> Result<(), JobError>,
     ) {
-        // A refusal is an answer like any other; that it leaves nothing behind is seen by the checks.
+        // A refusal is an answer like any other; checks show that it changes nothing.
         let _ = self.batch(None, verb);
     }
 
@@ -229,7 +229,7 @@ impl World {
                     self.drop_dependencies(plan.id());
                 }
             }
-            // The server died before it was on disk: the person tries again.
+            // The server died before the job was on disk: the person tries again.
             None => self.later(5_000, SimEvent::Submit(plan)),
         }
     }

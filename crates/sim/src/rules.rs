@@ -1,4 +1,4 @@
-//! The bounds that people and machines have set, watched from outside: limits, caps, claims, and what a job waits for.
+//! The checks of limits, caps, claims and the starts of jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,22 +17,21 @@ pub struct Rules {
     caps: BTreeMap<Account, u32>,
     jobs: BTreeMap<JobId, (SchedulingOptions, Vec<Requirement>)>,
     completed: BTreeSet<JobId>,
-    /// Attempts that are queued or running, by where they are.
     slots: BTreeMap<SlotRef, Work>,
     attempts: BTreeMap<AttemptId, (SlotRef, TaskId)>,
-    /// Attempts that have left Blender: they no longer hold anything, even if they go on after their lease expired.
+    /// Attempts that have left Blender and hold nothing, even if they are resumed after their lease expired.
     rendered: BTreeSet<AttemptId>,
-    /// Attempts that stream, and the memory that each was told, until their workers report them.
+    /// The memory of each stream, until its worker reports it.
     streams: BTreeMap<(WorkerId, AttemptId), u64>,
 }
 
-/// The work of a slot.
+/// The queued and running attempts of a slot, with its claim.
 #[derive(Debug, Default)]
 struct Work {
     attempts: BTreeMap<AttemptId, (JobId, StepIndex)>,
     claim: Claim,
-    /// It was told its claim since it last did nothing.
-    told: bool,
+    /// The worker was told the claim since the slot was last idle.
+    was_told: bool,
     running: Option<AttemptId>,
 }
 
@@ -40,7 +39,7 @@ impl Work {
     fn remove(&mut self, attempt: AttemptId) {
         self.attempts.remove(&attempt);
         if self.attempts.is_empty() {
-            (self.claim, self.told) = (Claim::default(), false);
+            (self.claim, self.was_told) = (Claim::default(), false);
         }
     }
 }
@@ -67,20 +66,20 @@ impl Rules {
         }
     }
 
-    /// The worker holds these and no others.
+    /// Notes that the worker holds these attempts and no others.
     pub fn rejoined(&mut self, worker: WorkerId, held: &[HeldAttempt]) {
         let streaming = held.iter().filter(|held| held.phase == HeldPhase::Streaming);
         let streaming: BTreeSet<AttemptId> = streaming.map(|held| held.attempt).collect();
         self.streams.retain(|(of, attempt), _| *of != worker || streaming.contains(attempt));
-        // It was placed, and its worker does not know.
+        // One that was placed streams again, if its worker was not told.
         streaming.into_iter().for_each(|attempt| self.leaves(attempt));
     }
 
-    /// The worker is told to stream with this claim.
+    /// Notes that the worker is told to stream with this claim.
     pub fn streams(&mut self, worker: WorkerId, attempt: AttemptId, claim: Claim) {
         assert_eq!(claim, Claim::memory(claim.memory), "{attempt} streams and claims more than memory");
         self.streams.insert((worker, attempt), claim.memory);
-        self.fits(worker);
+        self.check_claims(worker);
     }
 
     pub fn stream_ended(&mut self, worker: WorkerId, attempt: AttemptId) {
@@ -93,14 +92,13 @@ impl Rules {
         }
     }
 
-    /// It has left Blender: its worker said so when it came back.
+    /// Notes that the attempt has left Blender, as its worker says when it joins.
     pub fn rendered(&mut self, attempt: AttemptId) {
         self.rendered.insert(attempt);
         self.leaves(attempt);
     }
 
-    /// A server that starts again sizes what goes on by what its step asks for. Which GPUs that has it must not get
-    /// wrong.
+    /// Forgets the claims but for GPUs: a server that starts again guesses the others by the requirements of steps.
     pub fn server_died(&mut self) {
         for work in self.slots.values_mut() {
             work.claim = Claim { gpus: work.claim.gpus, ..Claim::default() };
@@ -111,15 +109,15 @@ impl Rules {
     pub fn record(&mut self, now: Moment, record: &Record) {
         match record {
             Record::AttemptOpened { attempt, task, worker, slot, .. } => {
-                self.may_open(now, *task, (*worker, *slot));
+                self.check_dispatch(now, *task, (*worker, *slot));
                 self.place(*attempt, (*worker, *slot), *task);
             }
-            Record::StreamOpened { task, .. } => self.has_begun(now, *task),
+            Record::StreamOpened { task, .. } => self.check_start(now, *task),
             Record::StreamPlaced { attempt, task, slot } => {
                 let at = self.streams.keys().find(|(_, of)| of == attempt).copied();
                 if let Some((worker, _)) = at {
                     self.streams.remove(&(worker, *attempt));
-                    self.may_open(now, *task, (worker, *slot));
+                    self.check_dispatch(now, *task, (worker, *slot));
                     self.place(*attempt, (worker, *slot), *task);
                 }
             }
@@ -146,7 +144,7 @@ impl Rules {
         self.slots.entry(of).or_default().attempts.insert(attempt, (task.job, task.step));
     }
 
-    /// Whatever ran on the slot before has left it.
+    /// Notes that the attempt runs; the one that ran on its slot before has left it.
     fn runs(&mut self, attempt: AttemptId) {
         let Some((of, _)) = self.attempts.get(&attempt).copied() else { return };
         if self.rendered.contains(&attempt) {
@@ -166,8 +164,8 @@ impl Rules {
         work.running.take_if(|running| *running == attempt);
     }
 
-    /// The job of the task may have begun.
-    fn has_begun(&self, now: Moment, task: TaskId) {
+    /// Checks that the job of the task may start.
+    fn check_start(&self, now: Moment, task: TaskId) {
         let Some((options, _)) = self.jobs.get(&task.job) else { panic!("{task} of no job") };
         let early = options.not_before.is_some_and(|at| at > now);
         assert!(!early, "job {} was to begin later", task.job);
@@ -176,10 +174,10 @@ impl Rules {
         }
     }
 
-    /// Handing this out keeps every bound. One that was broken before, because a worker came back with what had been
-    /// given to another, is not broken further.
-    fn may_open(&self, now: Moment, task: TaskId, of: SlotRef) {
-        self.has_begun(now, task);
+    /// Checks that the dispatch keeps every bound. One may be exceeded already, because a worker came back with an attempt
+    /// whose task had gone to another; then it must not be exceeded further.
+    fn check_dispatch(&self, now: Moment, task: TaskId, of: SlotRef) {
+        self.check_start(now, task);
         let (options, requires) = &self.jobs[&task.job];
         let work = |of: &SlotRef| self.slots.get(of).into_iter().flat_map(|work| work.attempts.values());
         let here: BTreeSet<JobId> = work(&of).map(|(job, _)| *job).collect();
@@ -216,19 +214,19 @@ impl Rules {
         }
     }
 
-    /// The slot was told what it holds of its machine.
+    /// Notes that the slot was told its claim.
     pub fn claims(&mut self, of: SlotRef, claim: Claim) {
         let work = self.slots.entry(of).or_default();
         work.claim = claim;
-        // What is found to take more than was thought is told so where it is.
-        if std::mem::replace(&mut work.told, true) {
+        // A larger claim is told to a busy slot as it is.
+        if std::mem::replace(&mut work.was_told, true) {
             return;
         }
-        self.fits(of.0);
+        self.check_claims(of.0);
     }
 
-    /// The machine has all that its slots and streams were told.
-    fn fits(&self, worker: WorkerId) {
+    /// Checks that the claims of slots and streams fit the machine.
+    fn check_claims(&self, worker: WorkerId) {
         let Some(offer) = self.offers.get(&worker) else { return };
         let mine = self.slots.range((worker, SlotIndex(0))..=(worker, SlotIndex(u16::MAX)));
         let streams = self.streams.iter().filter(|((of, _), _)| *of == worker);
@@ -236,14 +234,14 @@ impl Rules {
         for (_, work) in mine.filter(|(_, work)| !work.attempts.is_empty()) {
             sum.cores += work.claim.cores;
             sum.memory += work.claim.memory;
-            assert_eq!(sum.gpus.0 & work.claim.gpus.0, 0, "a GPU of {} is given twice", worker);
+            assert_eq!(sum.gpus.0 & work.claim.gpus.0, 0, "a GPU of {} is claimed twice", worker);
             sum.gpus.0 |= work.claim.gpus.0;
         }
         let (cores, memory) = (offer.cores, offer.memory);
-        assert!(cores == 0 || sum.cores <= cores, "{} cores of {cores} are given on {}", sum.cores, worker);
+        assert!(cores == 0 || sum.cores <= cores, "{} cores of {cores} are claimed on {}", sum.cores, worker);
         assert!(
             memory == 0 || sum.memory <= memory,
-            "{} bytes of {memory} are given on {}",
+            "{} bytes of {memory} are claimed on {}",
             sum.memory,
             worker
         );

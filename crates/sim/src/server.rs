@@ -1,4 +1,4 @@
-//! The server's side: the core, what is on its disk, and its connections.
+//! The simulated server: the core, its disk and its connections.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ impl Outbox for Decisions {
     }
 }
 
-/// All that survives the server's death.
+/// The state that survives the death of the server.
 #[derive(Debug, Default)]
 pub struct Disk {
     pub ledger: Ledger,
@@ -34,14 +34,14 @@ pub struct Disk {
 #[derive(Debug, Default)]
 pub struct SimServer {
     pub disk: Disk,
-    /// None while it is down.
+    /// `None` while the server is down.
     pub core: Option<Core>,
-    /// The connection that the server believes in, for each worker.
+    /// The newest connection of each worker.
     pub connections: BTreeMap<WorkerId, u64>,
 }
 
 impl SimServer {
-    /// Builds the core from what was written down.
+    /// Builds the core from the disk.
     pub fn start(&mut self, now: Moment) {
         self.disk.epoch += 1;
         let mut core = Core::new(Epoch(self.disk.epoch), Config::default());
@@ -53,7 +53,7 @@ impl SimServer {
         }
         for id in self.disk.ledger.job_ids() {
             let stored = self.disk.ledger.restored(id).expect("the ledger holds what it lists");
-            core.restore_job(now, stored.0, stored.1).expect("what was written down makes sense");
+            core.restore_job(now, stored.0, stored.1).expect("the stored state is consistent");
         }
         for (worker, quarantine) in self.disk.ledger.quarantined() {
             core.restore_quarantine(now, worker, quarantine.clone());
@@ -71,7 +71,7 @@ impl SimServer {
         self.connections.clear();
     }
 
-    /// The transaction: everything of a batch, or nothing.
+    /// Writes the transaction of a batch.
     pub fn write(&mut self, submitted: Option<&JobPlan>, records: &[Record]) {
         if let Some(plan) = submitted {
             self.disk.ledger.add_job(plan);

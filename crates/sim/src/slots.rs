@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl World {
-    /// An idle slot begins what is first in its queue.
-    pub fn kick(&mut self, worker: usize, slot: SlotIndex) {
+    /// Starts the first attempt in the queue of an idle slot.
+    pub fn start_next(&mut self, worker: usize, slot: SlotIndex) {
         let known = &mut self.workers[worker];
         let place = &mut known.slots[usize::from(slot.0)];
         if place.running.is_some() {
@@ -20,19 +20,19 @@ impl World {
         }
         let Some(next) = place.queue.pop_front() else { return };
         place.running = Some(next);
-        self.say(worker, ToServer::Started(next.attempt));
+        self.report_to_server(worker, ToServer::Started(next.attempt));
         let (life, attempt) = (self.workers[worker].life, next.attempt);
         if self.workers[worker].broken_until > self.now {
-            self.report.false_starts += 1;
+            self.checker.report.false_starts += 1;
             let known = &mut self.workers[worker];
             known.slots[usize::from(slot.0)].running = None;
             let finish = Finish::Failed(Failure::new(FailureCause::CannotStart, "no Blender"));
             known.unsettled.insert(attempt, (Some(slot), next, finish));
             self.report_end(worker, attempt);
-            return self.kick(worker, slot);
+            return self.start_next(worker, slot);
         }
         if self.is_poison(next.task) {
-            self.worker_dies(worker);
+            self.kill_worker(worker);
             return;
         }
         let base = self.about(self.scenario.frame_ms);
@@ -69,6 +69,6 @@ impl World {
             let wait = self.rng.random_range(1..2_000);
             self.later(wait, SimEvent::Uploaded { worker, life, attempt });
         }
-        self.kick(worker, slot);
+        self.start_next(worker, slot);
     }
 }

@@ -1,4 +1,4 @@
-//! A server that is held up: what arrives meanwhile waits, and no worker may expire by that.
+//! Stalls of the server: messages that arrive meanwhile wait, and no worker may expire because of that.
 
 use kiln_core::{Config, Moment};
 use kiln_types::{WorkerId, WorkerState};
@@ -7,19 +7,19 @@ use rand::RngExt;
 use crate::world::{SimEvent, World};
 
 impl World {
-    /// For some time the server does nothing; leases run on.
-    pub fn server_stalls(&mut self) {
+    /// Stalls the server for some time, while leases run on.
+    pub fn stall_server(&mut self) {
         if self.server.core.is_none() {
             return;
         }
-        self.report.stalls += 1;
+        self.checker.report.stalls += 1;
         let wait = self.about(45_000);
         self.stalled_until = self.now + wait;
         self.later(wait, SimEvent::CatchUp);
     }
 
-    /// Something is for the server: it waits behind all that came before.
-    pub fn arrives(&mut self, event: SimEvent) {
+    /// Gives an event to the server, behind those that wait.
+    pub fn enqueue(&mut self, event: SimEvent) {
         if self.stalled_until > self.now || !self.backlog.is_empty() {
             self.backlog.push_back(event);
         } else {
@@ -29,7 +29,7 @@ impl World {
 
     fn take(&mut self, event: SimEvent) {
         match event {
-            SimEvent::ToServer { worker, connection, up } => self.hear(worker, connection, up),
+            SimEvent::ToServer { worker, connection, up } => self.receive(worker, connection, up),
             SimEvent::Lost { worker, connection } => {
                 let id = self.workers[worker].id;
                 let heard = self.heard.get(&id).copied();
@@ -46,11 +46,11 @@ impl World {
                     self.heard.remove(&id);
                 }
             }
-            _ => unreachable!("only what comes by a connection waits"),
+            _ => unreachable!("only events of connections wait"),
         }
     }
 
-    /// A turn takes only so much, and leases are looked at after each.
+    /// Reads some of the messages that wait, and then checks leases.
     pub fn catch_up(&mut self) {
         if self.stalled_until > self.now {
             return;
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// As the server does: what has arrived and waits renews leases first.
+    /// Ticks as the server does: messages that have arrived and wait renew leases first.
     pub fn tick(&mut self) {
         let heard = self.heard.clone();
         let mut here: Vec<WorkerId> = Vec::new();
@@ -85,7 +85,7 @@ impl World {
         for id in here {
             let silent = heard.get(&id).is_none_or(|(_, at)| self.now - at >= lease);
             let has_expired = core.worker(id).is_none_or(|worker| worker.state == WorkerState::Offline);
-            assert!(silent || !has_expired, "worker {id} was heard of, and has expired");
+            assert!(silent || !has_expired, "worker {id} has expired within a lease of its last message");
         }
     }
 }

@@ -1,5 +1,4 @@
-//! A simulated worker: what it holds and how it answers. It keeps the rules that a real one keeps; what goes
-//! wrong with it is done to it by the world.
+//! A simulated worker with its attempts and answers. It keeps the rules of a real one; the world injects its faults.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,34 +11,33 @@ use crate::world::ToWorker;
 pub struct SimWorker {
     pub id: WorkerId,
     pub offer: WorkerOffer,
-    /// A frame takes so many hundredths of what it takes in the middle.
+    /// The time of a frame in hundredths of the average.
     pub speed: u64,
     pub slots: Vec<SimSlot>,
-    /// Rendered, being uploaded; with its slot.
+    /// Rendered attempts that are being uploaded, each with its slot.
     pub uploading: BTreeMap<AttemptId, (SlotIndex, Assigned)>,
-    /// Attempts that stream, on no slot.
     pub streams: BTreeMap<AttemptId, Assigned>,
-    /// Reports that the server has not settled, repeated at each connection; without a slot where they streamed.
+    /// Reports that the server has not settled, which are repeated at each connection; without a slot for streams.
     pub unsettled: BTreeMap<AttemptId, (Option<SlotIndex>, Assigned, Finish)>,
-    /// The messages that have arrived and were not read yet, with the connection that each came by.
+    /// The messages that have arrived and were not read yet, each with its connection.
     pub inbox: VecDeque<(u64, ToWorker)>,
-    /// The connection, while there is one. Every connection has another number.
+    /// The number of the present connection.
     pub connection: Option<u64>,
-    /// Raised when the process dies: what was under way for the one before is void.
+    /// The number of the process: events of an earlier one are void.
     pub life: u32,
     pub alive: bool,
-    /// Stopped by a debugger, a swap storm, a closed lid.
+    /// The time until which the process does nothing, as of a machine that sleeps.
     pub stalled_until: u64,
-    /// Returns all that it is given, until then.
+    /// The time until which the worker returns every assignment.
     pub refuses_until: u64,
-    /// Cannot start Blender, until then.
+    /// The time until which Blender does not start.
     pub broken_until: u64,
 }
 
 #[derive(Debug, Default)]
 pub struct SimSlot {
     pub running: Option<Assigned>,
-    /// Being killed: its end will be reported as returned.
+    /// The running attempt is being killed, and will be reported as returned.
     pub killing: bool,
     pub queue: VecDeque<Assigned>,
 }
@@ -49,21 +47,21 @@ pub struct SimSlot {
 pub enum ToServer {
     Hello(Vec<HeldAttempt>),
     Started(AttemptId),
-    /// The progress of its frame, in hundredths.
+    /// The progress of the attempt's frame, in hundredths.
     Progress(AttemptId, u8),
     Finished(AttemptId, Finish),
-    /// True while it takes nothing, by its own decision.
+    /// True while the worker takes no work, by its own rules.
     Unavailable(bool),
     Heartbeat,
 }
 
-/// The next action of a slot after an answer.
+/// The answer to a revoke.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     Nothing,
-    /// Tell the server how this attempt ended.
+    /// Report the end of this attempt.
     Report(AttemptId),
-    /// The process on this slot is being killed.
+    /// Kill the process on this slot.
     Kill(SlotIndex),
 }
 
@@ -87,7 +85,7 @@ impl SimWorker {
         }
     }
 
-    /// The process is gone and all that it held.
+    /// Ends the process with all its attempts.
     pub fn die(&mut self) {
         self.life += 1;
         self.alive = false;
@@ -121,7 +119,7 @@ impl SimWorker {
         held
     }
 
-    /// Returns attempts that have not begun on a slot, unasked.
+    /// Returns, unasked, the attempts that have not begun on a slot.
     pub fn return_queues(&mut self) -> Vec<AttemptId> {
         let mut back = Vec::new();
         while let Some((attempt, assigned)) = self.streams.pop_first() {
@@ -138,7 +136,7 @@ impl SimWorker {
         back
     }
 
-    /// Returns what its slots run, and what waits on them.
+    /// The running and queued attempts with their slots.
     pub fn on_slots(&self) -> impl Iterator<Item = (SlotIndex, Assigned)> {
         self.slots.iter().enumerate().flat_map(|(index, slot)| {
             let all = slot.running.iter().chain(&slot.queue);

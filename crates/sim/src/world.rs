@@ -18,69 +18,31 @@ use crate::{
     worker::{Next, SimWorker, ToServer},
 };
 
+/// An event of a run. `life` is the one of the worker's process that it is for; `connection` numbers connections.
 #[derive(Debug)]
 pub enum SimEvent {
-    ToServer {
-        worker: usize,
-        connection: u64,
-        up: ToServer,
-    },
-    ToWorker {
-        worker: usize,
-        connection: u64,
-        down: ToWorker,
-    },
-    /// It may have slept over messages.
-    Wakes {
-        worker: usize,
-    },
-    /// The server notices that a connection is gone.
-    Lost {
-        worker: usize,
-        connection: u64,
-    },
-    Connect {
-        worker: usize,
-        life: u32,
-    },
-    Heartbeat {
-        worker: usize,
-        connection: u64,
-    },
-    Rendered {
-        worker: usize,
-        life: u32,
-        slot: SlotIndex,
-        attempt: AttemptId,
-    },
-    Killed {
-        worker: usize,
-        life: u32,
-        slot: SlotIndex,
-        attempt: AttemptId,
-    },
-    Uploaded {
-        worker: usize,
-        life: u32,
-        attempt: AttemptId,
-    },
-    /// Fails the attempt if it still streams.
-    StreamFails {
-        worker: usize,
-        life: u32,
-        attempt: AttemptId,
-    },
-    Restarted {
-        worker: usize,
-    },
+    ToServer { worker: usize, connection: u64, up: ToServer },
+    ToWorker { worker: usize, connection: u64, down: ToWorker },
+    // The worker reads the messages that have come while it was stalled.
+    Wakes { worker: usize },
+    // The server notices that a connection is lost.
+    Lost { worker: usize, connection: u64 },
+    Connect { worker: usize, life: u32 },
+    Heartbeat { worker: usize, connection: u64 },
+    Rendered { worker: usize, life: u32, slot: SlotIndex, attempt: AttemptId },
+    Killed { worker: usize, life: u32, slot: SlotIndex, attempt: AttemptId },
+    Uploaded { worker: usize, life: u32, attempt: AttemptId },
+    // Fails the attempt if it still streams.
+    StreamFails { worker: usize, life: u32, attempt: AttemptId },
+    Restarted { worker: usize },
     ServerStarts,
-    /// The server goes on after a stall, and takes some of what has come meanwhile.
+    // The server goes on after a stall, and reads some of the messages that have come.
     CatchUp,
     Tick,
     Schedule,
     Fault,
     Lie,
-    Verb,
+    Act,
     Submit(JobPlan),
     Calm,
 }
@@ -91,7 +53,7 @@ pub enum ToWorker {
     Settled(AttemptId),
 }
 
-/// Calm without an end for so long is a job that never ends.
+/// The time without faults after which a job is taken never to end.
 const PATIENCE_MS: u64 = 12 * 3_600_000;
 pub const HEARTBEAT_MS: u64 = 5_000;
 const TICK_MS: u64 = 1_000;
@@ -110,19 +72,18 @@ pub struct World {
     pub last_connection: u64,
     /// The arrival of the last message on a connection, each way: messages do not overtake.
     arrivals: BTreeMap<(u64, bool), u64>,
-    /// The server does nothing until then: its disk is slow, or its machine.
+    /// The end of the server's stall.
     pub stalled_until: u64,
-    /// The events that have arrived at it and wait.
+    /// The events that have arrived at the server and wait.
     pub backlog: VecDeque<SimEvent>,
-    /// The newest connection of each worker by which something has arrived, and when that was last.
+    /// The newest connection of each worker by which a message has arrived, and the time of the last one.
     pub heard: BTreeMap<WorkerId, (u64, u64)>,
     pub calm: bool,
-    /// The step that a person adds in this batch.
+    /// The step that is added in this batch.
     pub adding: Option<StepPlan>,
-    pub report: Report,
 }
 
-/// Returns what a worker brings; the first brings enough for everything.
+/// Draws the offer of a worker; the first one meets every requirement.
 fn make_offer(rng: &mut StdRng, index: u16, slots: u16) -> WorkerOffer {
     let slots = rng.random_range(1..=slots);
     let all = index == 0;
@@ -135,7 +96,7 @@ fn make_offer(rng: &mut StdRng, index: u16, slots: u16) -> WorkerOffer {
     };
     let gpus = backends.iter().map(|backend| format!("device {backend}")).chain([ANY_GPU.to_owned()]);
     let labels: Vec<String> = gpus.filter(|_| gpu).chain(["device cpu".to_owned()]).collect();
-    // Some do not tell what they have.
+    // Some do not tell their amounts.
     let tells = all || rng.random_bool(0.7);
     let mut amount = |most: u64| if all { most } else { rng.random_range(1..=most) };
     let (cores, memory) = (amount(16) as u32, amount(16) * GIB);
@@ -169,8 +130,8 @@ impl World {
             server.disk.shares.push((account, Share { weight, max_slots }));
         }
         let offers = workers.iter().map(|worker| (worker.id, worker.offer.clone()));
-        let checker = Checker::new(offers, &server.disk.limits, &server.disk.shares);
-        let report = Report { seed, ..Report::default() };
+        let mut checker = Checker::new(offers, &server.disk.limits, &server.disk.shares);
+        checker.report.seed = seed;
         Self {
             scenario,
             rng,
@@ -188,7 +149,6 @@ impl World {
             heard: BTreeMap::new(),
             calm: false,
             adding: None,
-            report,
         }
     }
 
@@ -199,7 +159,7 @@ impl World {
             self.later(wait, SimEvent::Connect { worker, life: 0 });
         }
         self.later(TICK_MS, SimEvent::Tick);
-        self.later(0, SimEvent::Verb);
+        self.later(0, SimEvent::Act);
         let wait = self.about(self.scenario.fault_every_ms);
         self.later(wait, SimEvent::Fault);
         if self.scenario.liars {
@@ -207,14 +167,10 @@ impl World {
         }
         self.later(self.scenario.faulty_ms, SimEvent::Calm);
         while let Some((at, event)) = self.agenda.pop() {
-            assert!(
-                at < self.scenario.faulty_ms + PATIENCE_MS,
-                "a job does not end: {:#?}",
-                self.server.core
-            );
+            assert!(at < self.scenario.faulty_ms + PATIENCE_MS, "a job never ends: {:#?}", self.server.core);
             self.now = at;
-            self.report.events += 1;
-            self.happen(event);
+            self.checker.report.events += 1;
+            self.handle(event);
             if self.calm && self.all_ended() {
                 break;
             }
@@ -229,30 +185,26 @@ impl World {
     }
 
     fn finish(mut self) -> Report {
-        // What is on disk says the same as what is in memory.
+        // The state on disk is the state in memory.
         let core = self.server.core.take().expect("it was up when the last job ended");
-        self.checker.remembers(&core);
+        self.checker.check_durable(&core);
         self.server.start(Moment(self.now));
         let again = self.server.core.as_ref().expect("it has just started");
-        self.checker.remembers(again);
+        self.checker.check_durable(again);
         for id in core.job_ids() {
             let (before, after) = (core.job(id), again.job(id));
-            assert_eq!(before, after, "job {id} is another after a restart");
+            assert_eq!(before, after, "job {id} differs after a restart");
             assert!(before.is_some_and(|job| job.state.is_end()), "job {id} has not ended");
         }
-        self.report.took_ms = self.now;
-        self.report.jobs = self.last_job;
-        self.report.commits = self.checker.commits() as u64;
-        self.report.losses = self.checker.losses;
-        self.report.speculations = self.checker.speculations;
-        self.report.behind = self.checker.behind;
-        self.report.behind_frames = self.checker.behind_frames;
-        self.report.quarantines = self.checker.quarantines;
-        self.report.forgiven = self.checker.forgiven;
-        (self.report.streams, self.report.placed) = (self.checker.streams, self.checker.placed);
-        self.report.added = self.checker.added;
-        (self.report.pins, self.report.releases) = (self.checker.devices.pins, self.checker.devices.releases);
-        self.report
+        let (commits, devices) = (self.checker.commits() as u64, &self.checker.devices);
+        Report {
+            took_ms: self.now,
+            jobs: self.last_job,
+            commits,
+            pins: devices.pins,
+            releases: devices.releases,
+            ..self.checker.report
+        }
     }
 
     pub fn later(&mut self, ms: u64, event: SimEvent) {
@@ -263,7 +215,7 @@ impl World {
         self.agenda.at(at, event);
     }
 
-    /// Around this many milliseconds.
+    /// Draws a time around this many milliseconds.
     pub fn about(&mut self, ms: u64) -> u64 {
         self.rng.random_range(ms / 2..=ms * 3 / 2)
     }
@@ -272,34 +224,34 @@ impl World {
         many > 0 && self.rng.random_range(0..many) == 0
     }
 
-    fn happen(&mut self, event: SimEvent) {
+    fn handle(&mut self, event: SimEvent) {
         match event {
             SimEvent::ToServer { worker, connection, .. } => {
                 if self.server.core.is_some() {
                     let heard = self.heard.entry(self.workers[worker].id).or_default();
                     *heard = (heard.0.max(connection), self.now);
                 }
-                self.arrives(event);
+                self.enqueue(event);
             }
             SimEvent::ToWorker { worker, connection, down } => {
                 self.workers[worker].inbox.push_back((connection, down));
                 self.read(worker);
             }
             SimEvent::Wakes { worker } => self.read(worker),
-            SimEvent::Lost { .. } => self.arrives(event),
+            SimEvent::Lost { .. } => self.enqueue(event),
             SimEvent::CatchUp => self.catch_up(),
             SimEvent::Connect { worker, life } => self.connect(worker, life),
             SimEvent::Heartbeat { worker, connection } => {
                 if self.workers[worker].connection == Some(connection) {
-                    if let Err(at) = self.awake(worker) {
+                    if let Err(at) = self.check_awake(worker) {
                         return self.at(at, SimEvent::Heartbeat { worker, connection });
                     }
-                    self.say(worker, ToServer::Heartbeat);
+                    self.report_to_server(worker, ToServer::Heartbeat);
                     self.later(HEARTBEAT_MS, SimEvent::Heartbeat { worker, connection });
                 }
             }
             SimEvent::Rendered { worker, life, slot, attempt } if self.workers[worker].life == life => {
-                match self.awake(worker) {
+                match self.check_awake(worker) {
                     Ok(()) => self.rendered(worker, slot, attempt),
                     Err(at) => self.at(at, SimEvent::Rendered { worker, life, slot, attempt }),
                 }
@@ -311,7 +263,7 @@ impl World {
                     place.killing = false;
                     known.unsettled.insert(attempt, (Some(slot), assigned, Finish::Returned));
                     self.report_end(worker, attempt);
-                    self.kick(worker, slot);
+                    self.start_next(worker, slot);
                 }
             }
             SimEvent::Uploaded { worker, life, attempt } if self.workers[worker].life == life => {
@@ -322,7 +274,7 @@ impl World {
                 }
             }
             SimEvent::StreamFails { worker, life, attempt } if self.workers[worker].life == life => {
-                self.stream_fails(worker, attempt);
+                self.fail_stream(worker, attempt);
             }
             SimEvent::Rendered { .. }
             | SimEvent::Killed { .. }
@@ -338,7 +290,7 @@ impl World {
                     self.server.start(Moment(self.now));
                     let core = self.server.core.as_ref().expect("it has just started");
                     core.sanity_check();
-                    self.checker.remembers(core);
+                    self.checker.check_durable(core);
                 }
             }
             SimEvent::Tick => {
@@ -350,14 +302,14 @@ impl World {
             SimEvent::Schedule => drop(self.batch(None, |core, now, out| core.schedule(now, out))),
             SimEvent::Fault if !self.calm => self.fault(),
             SimEvent::Lie if !self.calm => self.lie(),
-            SimEvent::Verb if !self.calm => self.verb(),
-            SimEvent::Fault | SimEvent::Lie | SimEvent::Verb => {}
+            SimEvent::Act if !self.calm => self.act(),
+            SimEvent::Fault | SimEvent::Lie | SimEvent::Act => {}
             SimEvent::Submit(plan) => self.submit(plan),
             SimEvent::Calm => self.calm_down(),
         }
     }
 
-    /// One batch of the server: decide, write, then send. It may die between any two of these; then None.
+    /// Runs one batch of the server: decide, write, then send. `None` if the server dies between two of these.
     pub fn batch<T>(
         &mut self,
         submitted: Option<&JobPlan>,
@@ -367,17 +319,17 @@ impl World {
         let now = Moment(self.now);
         let core = self.server.core.as_mut()?;
         let answer = event(core, now, &mut said);
-        // Batches hold several inputs: work is not always handed out at once.
+        // A batch may have several inputs: work is not always dispatched at once.
         if self.rng.random_bool(0.7) {
             core.schedule(now, &mut said);
         } else {
             self.later(20, SimEvent::Schedule);
         }
         self.server.core.as_ref()?.sanity_check();
-        self.report.decided(&said.records, &said.pushes);
+        self.checker.report.add_decisions(&said.records, &said.pushes);
         let deadly = if self.calm { 0 } else { self.scenario.server_dies_one_in };
         if self.one_in(deadly) {
-            self.server_dies();
+            self.kill_server();
             return None;
         }
         submitted.into_iter().for_each(|plan| self.checker.submitted(plan));
@@ -386,8 +338,8 @@ impl World {
         self.server.write(submitted, &said.records);
         said.records.iter().for_each(|record| self.note_sessions(record));
         if self.one_in(deadly) {
-            self.server_dies();
-            // It is on disk, but nobody is told: a submission is found there.
+            self.kill_server();
+            // It is on disk and not sent: a submission is found there.
             return submitted.map(|_| answer);
         }
         for (to, push) in said.pushes {
@@ -396,15 +348,15 @@ impl World {
                 self.checker.push(core, &self.workers[worker], &push);
             }
             let is = |reason| matches!(push, Push::Revoke { why, .. } if why == reason);
-            self.report.preemptions += u64::from(is(RevokeReason::Preempted));
-            self.report.displaced += u64::from(is(RevokeReason::Displaced));
-            self.report.arrived += u64::from(matches!(push, Push::Arrived { .. }));
-            self.tell(worker, ToWorker::Push(push));
+            self.checker.report.preemptions += u64::from(is(RevokeReason::Preempted));
+            self.checker.report.displaced += u64::from(is(RevokeReason::Displaced));
+            self.checker.report.arrived += u64::from(matches!(push, Push::Arrived { .. }));
+            self.send_to_worker(worker, ToWorker::Push(push));
         }
         Some(answer)
     }
 
-    pub fn hear(&mut self, worker: usize, connection: u64, up: ToServer) {
+    pub fn receive(&mut self, worker: usize, connection: u64, up: ToServer) {
         let id = self.workers[worker].id;
         if self.server.core.is_none() {
             return;
@@ -442,14 +394,14 @@ impl World {
                     core.attempt_finished(now, id, attempt, finish, out)
                 });
                 if let Some(outcome) = outcome {
-                    // A lie about an attempt that the slot is to give back frees the slot, and nothing else.
+                    // A false report of an attempt that is being closed opens its slot, and has no other effect.
                     let may = expected.is_none_or(|e| {
                         e == outcome || (e, outcome) == (ReportOutcome::Unknown, ReportOutcome::Recorded)
                     });
                     assert!(may, "{attempt} reported {said:?} and was answered {outcome:?}");
-                    self.report.superseded += u64::from(outcome == ReportOutcome::Superseded);
+                    self.checker.report.superseded += u64::from(outcome == ReportOutcome::Superseded);
                     self.checker.answered(id, attempt, outcome);
-                    self.tell(worker, ToWorker::Settled(attempt));
+                    self.send_to_worker(worker, ToWorker::Settled(attempt));
                 }
             }
             ToServer::Unavailable(unavailable) => {
@@ -460,17 +412,17 @@ impl World {
         }
     }
 
-    /// Returns what came while it was stalled, however often that was, it reads in the order in which it came.
+    /// Reads the worker's messages in their order, unless the worker is stalled.
     fn read(&mut self, worker: usize) {
-        if let Err(at) = self.awake(worker) {
+        if let Err(at) = self.check_awake(worker) {
             return self.at(at, SimEvent::Wakes { worker });
         }
         while let Some((connection, down)) = self.workers[worker].inbox.pop_front() {
-            self.obey(worker, connection, down);
+            self.handle_push(worker, connection, down);
         }
     }
 
-    fn obey(&mut self, worker: usize, connection: u64, down: ToWorker) {
+    fn handle_push(&mut self, worker: usize, connection: u64, down: ToWorker) {
         let known = &mut self.workers[worker];
         if known.connection != Some(connection) {
             return;
@@ -491,7 +443,7 @@ impl World {
                     self.checker.refused(known.id, session, slots);
                     return self.refuse_queue(worker);
                 }
-                self.kick(worker, slot);
+                self.start_next(worker, slot);
             }
             ToWorker::Push(Push::Revoke { attempt, why }) => match known.revoke(attempt, why) {
                 Next::Nothing => {}
@@ -508,7 +460,7 @@ impl World {
     pub fn report_end(&mut self, worker: usize, attempt: AttemptId) {
         let known = self.workers[worker].unsettled.get(&attempt);
         let finish = known.map_or(Finish::Returned, |(_, _, finish)| finish.clone());
-        self.say(worker, ToServer::Finished(attempt, finish));
+        self.report_to_server(worker, ToServer::Finished(attempt, finish));
     }
 
     fn connect(&mut self, worker: usize, life: u32) {
@@ -523,7 +475,7 @@ impl World {
         let connection = self.last_connection;
         self.workers[worker].connection = Some(connection);
         let held = self.workers[worker].held();
-        self.say(worker, ToServer::Hello(held));
+        self.report_to_server(worker, ToServer::Hello(held));
         let unsettled: Vec<AttemptId> = self.workers[worker].unsettled.keys().copied().collect();
         for attempt in unsettled {
             self.report_end(worker, attempt);
@@ -531,20 +483,20 @@ impl World {
         self.later(HEARTBEAT_MS, SimEvent::Heartbeat { worker, connection });
     }
 
-    /// Returns whether the worker is not stalled, or else until when it is.
-    fn awake(&self, worker: usize) -> Result<(), u64> {
+    /// Checks that the worker is not stalled; the error is the end of the stall.
+    fn check_awake(&self, worker: usize) -> Result<(), u64> {
         let until = self.workers[worker].stalled_until;
         if until > self.now { Err(until) } else { Ok(()) }
     }
 
-    pub fn say(&mut self, worker: usize, up: ToServer) {
+    pub fn report_to_server(&mut self, worker: usize, up: ToServer) {
         if let Some(connection) = self.workers[worker].connection {
             let at = self.arrival(connection, true);
             self.at(at, SimEvent::ToServer { worker, connection, up });
         }
     }
 
-    fn tell(&mut self, worker: usize, down: ToWorker) {
+    fn send_to_worker(&mut self, worker: usize, down: ToWorker) {
         let id = self.workers[worker].id;
         if let Some(connection) = self.server.connections.get(&id).copied() {
             let at = self.arrival(connection, false);

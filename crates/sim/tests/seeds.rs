@@ -132,7 +132,7 @@ fn in_fair_weather_nothing_is_wasted() {
     for seed in 1..=20 {
         let fair = FaultScenario {
             fault_every_ms: 1_000_000_000,
-            verb_every_ms: 2_000,
+            act_every_ms: 2_000,
             jobs: 3,
             faulty_ms: 3_500,
             fails_one_in: 0,

@@ -9,15 +9,15 @@ use crate::{
 
 const STEP: StepIndex = StepIndex(0);
 
-/// A job of a user, a project and a requirement that no other job has.
-fn stranger(id: u64) -> JobPlan {
+/// A job with a user, a project and a requirement that no other job has.
+fn unique_job(id: u64) -> JobPlan {
     let room = Room { cores: id as u32, ..Room::default() };
     let limits = [(format!("licence {id}"), 1)].into();
     let requires = Requirement { room, limits, ..Requirement::default() };
     let step = StepPlan { requires, ..job(id, 2).steps()[0].clone() };
     let scheduling = SchedulingOptions {
         user: format!("user {id}"),
-        project: format!("film {id}"),
+        project: format!("show {id}"),
         ..SchedulingOptions::default()
     };
     JobPlan::new(JobId(id), vec![step]).unwrap().scheduled(scheduling)
@@ -26,14 +26,14 @@ fn stranger(id: u64) -> JobPlan {
 #[test]
 fn what_only_ended_jobs_needed_is_freed_when_they_are_forgotten() {
     let mut farm = Farm::new();
-    // It says nothing of its cores, so that it fits whatever is asked for.
+    // The offer does not tell its cores, so that it fits every requirement.
     farm.join(1, 2);
     for id in 1..=200 {
         let licence = format!("licence {id}");
         farm.core.set_limit(&licence, 1);
-        farm.submit(stranger(id));
+        farm.submit(unique_job(id));
         farm.schedule();
-        // What frames take is learned as they render, and each step of it is a need of its own.
+        // The memory of frames is learned as they render, and each change makes a new requirement.
         for gib in 1..=3 {
             farm.act(|core, _, _| core.learn_memory(task(id, 0), w(1), gib << 30));
             farm.schedule();
@@ -46,8 +46,8 @@ fn what_only_ended_jobs_needed_is_freed_when_they_are_forgotten() {
             farm.ledger.remove_job(JobId(id - 2));
             farm.schedule();
         }
-        let (needs, accounts) = (farm.core.requirements.len(), farm.core.held_slots().len());
-        assert!(needs <= 8, "{needs} needs are kept for 2 jobs");
+        let (requirements, accounts) = (farm.core.requirements.len(), farm.core.held_slots().len());
+        assert!(requirements <= 8, "{requirements} requirements are kept for 2 jobs");
         assert!(accounts <= 6, "{accounts} users and projects are kept for 2 jobs");
         assert!(farm.core.limits().count() <= 1, "limits that nobody set and nothing uses are kept");
     }
@@ -55,7 +55,7 @@ fn what_only_ended_jobs_needed_is_freed_when_they_are_forgotten() {
 }
 
 #[test]
-fn a_need_that_comes_in_the_place_of_another_is_none_the_less_its_own() {
+fn a_requirement_in_the_place_of_another_has_its_own_matches() {
     let mut farm = Farm::new();
     farm.join_with(1, 1, &["gpu"]);
     farm.join_with(2, 1, &["big"]);
@@ -73,13 +73,13 @@ fn a_need_that_comes_in_the_place_of_another_is_none_the_less_its_own() {
     farm.submit(labelled(2, "big"));
     farm.schedule();
     assert_eq!(farm.core.requirements.len(), places, "it has a place of its own");
-    assert_eq!((farm.queue(1, 0).len(), farm.queue(2, 0).len()), (0, 2), "it goes to who fits it");
+    assert_eq!((farm.queue(1, 0).len(), farm.queue(2, 0).len()), (0, 2), "it goes to the worker that fits");
 }
 
 #[test]
 fn a_job_that_cannot_be_taken_up_leaves_nothing_behind() {
     let mut farm = Farm::new();
-    let plan = stranger(1);
+    let plan = unique_job(1);
     let mut restored = RestoredJob::new(kiln_types::JobState::Running, 1);
     restored.steps[0].done = crate::IndexSet::first(1);
     restored.steps[0].failed = crate::IndexSet::first(1);
@@ -91,7 +91,7 @@ fn a_job_that_cannot_be_taken_up_leaves_nothing_behind() {
 }
 
 #[test]
-fn whoever_comes_back_after_being_forgotten_has_the_share_that_was_set() {
+fn an_account_that_was_forgotten_has_the_share_that_was_set() {
     let mut farm = Farm::new();
     farm.join(1, 2);
     let capped = Share { max_slots: Some(1), ..Share::default() };
@@ -140,7 +140,7 @@ fn what_is_known_of_memory_outlives_an_attempt_of_a_worker_that_is_not() {
 }
 
 #[test]
-fn a_session_of_nobody_is_remembered_by_nothing() {
+fn a_session_without_a_step_is_forgotten() {
     let mut farm = Farm::new();
     farm.join(1, 1);
     for id in 1..=20 {

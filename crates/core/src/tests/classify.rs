@@ -1,4 +1,4 @@
-//! Every documented case of the question: was it the task, the worker or the job?
+//! The documented cases of failure origins.
 
 use kiln_types::{AttemptId, Epoch, Failure, FailureCause, JobId, StepIndex, TaskId, TaskIndex, WorkerId};
 
@@ -150,7 +150,7 @@ fn a_worker_is_the_origin_of_what_it_alone_fails() {
 }
 
 #[test]
-fn what_is_forgiven_counts_no_more_and_only_once() {
+fn a_forgiven_attempt_no_longer_counts_and_is_forgiven_once() {
     let mut history = history(Crashed, &[1, 2], &[2]);
     assert!(history.counts(attempt(1)) && history.counts(attempt(100)));
     assert!(history.forgive(attempt(1), w(1)));

@@ -142,7 +142,7 @@ fn a_pin_that_binds_nothing_is_released() {
 }
 
 #[test]
-fn what_a_worker_gave_up_does_not_come_back_with_the_server() {
+fn a_dropped_attempt_does_not_come_back_with_the_server() {
     let mut farm = Farm::new();
     farm.submit(open(1, &[(2, &[])]));
     farm.join_with(1, 1, &[GPU, "hip"]);

@@ -36,12 +36,12 @@ pub fn task(job: u64, index: u32) -> TaskId {
 }
 
 #[derive(Default)]
-pub struct Said {
+pub struct Decisions {
     pub pushes: Vec<(WorkerId, Push)>,
     pub records: Vec<Record>,
 }
 
-impl Outbox for Said {
+impl Outbox for Decisions {
     fn push(&mut self, to: WorkerId, push: Push) {
         self.pushes.push((to, push));
     }
@@ -70,13 +70,13 @@ pub struct Farm {
     pub now: Moment,
     pub ledger: Ledger,
     epoch: u32,
-    /// The attempts that workers were given and have not reported closed.
+    /// The attempts that workers have and have not reported closed.
     pub held: BTreeMap<AttemptId, Holding>,
     /// Revokes since the last look.
     pub revoked: Vec<(WorkerId, AttemptId, RevokeReason)>,
     /// Records since the last look.
     pub records: Vec<Record>,
-    /// Streams that were told since the last look that there is more for them.
+    /// Streams that were told since the last look that another input is done.
     pub arrived: Vec<AttemptId>,
 }
 
@@ -94,16 +94,16 @@ impl Farm {
         }
     }
 
-    /// One event: what it says is written down and delivered, and the core is checked.
-    pub fn act<T>(&mut self, event: impl FnOnce(&mut Core, Moment, &mut Said) -> T) -> T {
-        let mut said = Said::default();
+    /// Applies one event, delivers its decisions and checks the core.
+    pub fn act<T>(&mut self, event: impl FnOnce(&mut Core, Moment, &mut Decisions) -> T) -> T {
+        let mut said = Decisions::default();
         let answer = event(&mut self.core, self.now, &mut said);
-        self.tell(said);
+        self.deliver_decisions(said);
         answer
     }
 
-    /// Writes down and delivers what was said, and checks the core.
-    pub fn tell(&mut self, mut said: Said) {
+    /// Applies the records, delivers the pushes and checks the core.
+    pub fn deliver_decisions(&mut self, mut said: Decisions) {
         for record in &said.records {
             self.ledger.apply(record);
         }
@@ -174,7 +174,7 @@ impl Farm {
         self.act(|core, now, out| core.schedule(now, out));
     }
 
-    /// Time passes in which only these workers give signs of life.
+    /// Lets time pass in which only these workers give signs of life.
     pub fn pass(&mut self, ms: u64, alive: &[u64]) {
         let until = self.now.after(ms);
         while self.now < until {
@@ -224,7 +224,6 @@ impl Farm {
         self.finish(worker, task, Finish::Failed(Failure::new(cause, "it went wrong")))
     }
 
-    /// As the server hears of it.
     pub fn progress(&mut self, worker: u64, task: TaskId) {
         let attempt = self.attempt(worker, task);
         self.act(|core, now, _| core.attempt_moved(now, w(worker), attempt));
@@ -236,7 +235,7 @@ impl Farm {
         self.act(|core, now, _| core.attempt_worked(now, w(worker), attempt));
     }
 
-    /// Starts what is first in the worker's queue, and lets it end so after so many milliseconds. The task.
+    /// Starts the first task in the worker's queue and finishes it after `ms`; returns the task.
     pub fn run_next(&mut self, worker: u64, ms: u64, finish: Finish) -> u32 {
         let index = self.queue(worker, 0)[0];
         self.start(worker, task(1, index));
@@ -246,7 +245,7 @@ impl Farm {
         index
     }
 
-    /// Renders whatever the workers hold, and more, until nothing is held.
+    /// Renders until no worker has an attempt.
     pub fn drain(&mut self) {
         self.schedule();
         while let Some((attempt, holding)) = self.held.pop_first() {
@@ -258,7 +257,7 @@ impl Farm {
         }
     }
 
-    /// Answers every revoke as a worker does; a request for one that has begun is ignored.
+    /// Answers every revoke as a worker does; the preemption of an attempt that has begun is ignored.
     pub fn answer_revokes(&mut self) {
         for (worker, attempt, why) in std::mem::take(&mut self.revoked) {
             let running =
@@ -271,7 +270,7 @@ impl Farm {
         }
     }
 
-    /// The server dies and starts again from what was recorded; workers have yet to come back.
+    /// Restarts the server from its records; workers have yet to come back.
     pub fn restart(&mut self) {
         self.epoch += 1;
         self.revoked.clear();

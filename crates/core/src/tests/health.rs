@@ -9,11 +9,11 @@ fn crash() -> Finish {
     Finish::Failed(Failure::new(FailureCause::Crashed, "Blender died of signal 11"))
 }
 
-fn is_sick(farm: &Farm, worker: u64) -> bool {
+fn is_quarantined(farm: &Farm, worker: u64) -> bool {
     farm.core.worker(w(worker)).unwrap().quarantine.is_some()
 }
 
-/// A farm of so many workers, of which all but the first have delivered.
+/// A farm on which all workers but the first have delivered.
 fn proven(workers: u64, tasks: u32) -> Farm {
     let mut farm = Farm::new();
     for worker in 1..=workers {
@@ -27,19 +27,19 @@ fn proven(workers: u64, tasks: u32) -> Farm {
     farm
 }
 
-/// One whose every frame crashes, among others that deliver.
+/// A farm whose first worker is quarantined: every frame crashes on it, and others deliver.
 fn quarantined(workers: u64, tasks: u32) -> Farm {
     let mut farm = proven(workers, tasks);
     for _ in 0..3 {
-        assert!(!is_sick(&farm, 1));
+        assert!(!is_quarantined(&farm, 1));
         farm.run_next(1, 100, crash());
     }
-    assert!(is_sick(&farm, 1));
+    assert!(is_quarantined(&farm, 1));
     farm
 }
 
-/// The health records since the last look: how often the worker has been tried in vain; `None`: it is well.
-fn health(farm: &mut Farm, worker: u64) -> Vec<Option<u32>> {
+/// The quarantine records of the worker since the last look: its failed probes; `None`: the quarantine has ended.
+fn quarantine_records(farm: &mut Farm, worker: u64) -> Vec<Option<u32>> {
     let of = |record: Record| match record {
         Record::WorkerQuarantine { worker: id, quarantine } if id == w(worker) => {
             Some(quarantine.map(|one| one.failed_probes))
@@ -63,7 +63,7 @@ fn failed_on(farm: &Farm, index: u32) -> Vec<WorkerId> {
 }
 
 #[test]
-fn a_worker_that_fails_where_others_deliver_is_set_aside_and_its_failures_do_not_count() {
+fn a_worker_that_fails_where_others_deliver_is_quarantined_and_its_failures_do_not_count() {
     let mut farm = quarantined(3, 40);
     let view = farm.core.worker(w(1)).unwrap();
     assert_eq!(view.state, WorkerState::Quarantined);
@@ -78,7 +78,7 @@ fn a_worker_that_fails_where_others_deliver_is_set_aside_and_its_failures_do_not
 }
 
 #[test]
-fn a_sick_worker_is_tried_with_one_task_after_pauses_that_double() {
+fn a_quarantined_worker_is_probed_with_one_task_after_pauses_that_double() {
     let mut farm = quarantined(2, 2_000);
     farm.answer_revokes();
     for minutes in [1, 2, 4, 8, 16, 30, 30] {
@@ -90,46 +90,46 @@ fn a_sick_worker_is_tried_with_one_task_after_pauses_that_double() {
             farm.schedule();
         }
         assert_eq!(farm.now.since(before), minutes * 60_000);
-        assert_eq!(farm.queue(1, 0).len(), 1, "one is enough to try it");
+        assert_eq!(farm.queue(1, 0).len(), 1, "a probe is one task");
         farm.run_next(1, 0, crash());
-        assert!(is_sick(&farm, 1));
+        assert!(is_quarantined(&farm, 1));
     }
     assert_eq!(farm.counts(1).failed, 0);
-    assert_eq!(health(&mut farm, 1), [0, 1, 2, 3, 4, 5, 6, 7].map(Some));
+    assert_eq!(quarantine_records(&mut farm, 1), [0, 1, 2, 3, 4, 5, 6, 7].map(Some));
 }
 
 #[test]
-fn what_it_delivers_heals_it_and_so_does_a_person() {
+fn a_delivery_ends_the_quarantine_and_so_does_a_person() {
     let mut farm = quarantined(2, 200);
     farm.answer_revokes();
     farm.pass(60_000, &[1, 2]);
     farm.schedule();
     farm.run_next(1, 500, Finish::Delivered);
-    assert!(!is_sick(&farm, 1));
+    assert!(!is_quarantined(&farm, 1));
     farm.schedule();
     assert!(farm.queue(1, 0).len() > 1, "it is a worker as any other");
-    assert_eq!(health(&mut farm, 1), [Some(0), None]);
+    assert_eq!(quarantine_records(&mut farm, 1), [Some(0), None]);
 
     let mut farm = quarantined(2, 200);
     assert!(farm.act(|core, _, out| core.unquarantine_worker(w(1), out)));
-    assert!(!farm.act(|core, _, out| core.unquarantine_worker(w(1), out)), "it is well");
+    assert!(!farm.act(|core, _, out| core.unquarantine_worker(w(1), out)), "it is not in quarantine");
     farm.answer_revokes();
     farm.schedule();
     assert!(!farm.holdings(1).is_empty());
 }
 
 #[test]
-fn a_delivery_between_failures_shows_that_the_worker_is_well() {
+fn a_worker_that_delivers_between_failures_is_not_quarantined() {
     let mut farm = proven(2, 60);
     for _ in 0..6 {
         farm.run_next(1, 100, crash());
         farm.run_next(1, 100, Finish::Delivered);
     }
-    assert!(!is_sick(&farm, 1));
+    assert!(!is_quarantined(&farm, 1));
 }
 
 #[test]
-fn what_others_deliver_later_tells_too() {
+fn a_later_delivery_of_others_shows_the_origin_too() {
     let mut farm = Farm::new();
     farm.join(1, 1);
     farm.join(2, 1);
@@ -144,9 +144,9 @@ fn what_others_deliver_later_tells_too() {
         }
         farm.run_next(1, 100, crash());
     }
-    assert!(!is_sick(&farm, 1), "nobody has shown that it can be done");
+    assert!(!is_quarantined(&farm, 1), "nobody has shown that it can be done");
     farm.deliver(2, task(1, slow));
-    assert!(is_sick(&farm, 1));
+    assert!(is_quarantined(&farm, 1));
     farm.answer_revokes();
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
@@ -155,7 +155,7 @@ fn what_others_deliver_later_tells_too() {
 /// The first of too many incidents are forgotten: deliveries of others in those steps say nothing about the worker
 /// then.
 #[test]
-fn a_worker_is_in_doubt_for_the_strikes_that_are_remembered_and_no_others() {
+fn a_worker_is_suspected_for_the_incidents_that_are_kept_and_no_others() {
     let mut farm = Farm::new();
     farm.join(1, 1);
     farm.submit(job(1, 1));
@@ -201,26 +201,26 @@ fn frames_that_fail_everywhere_are_not_the_workers_fault() {
         farm.pass(1_000, &[1, 2, 3]);
         farm.schedule();
         rounds += 1;
-        assert!(rounds < 2_000, "they are tried for ever");
+        assert!(rounds < 2_000, "they are tried without end");
     }
     assert_eq!((farm.state(1), farm.counts(1).failed), (JobState::Failed, 27));
     assert!(rounds < 200, "{rounds} rounds");
 }
 
 #[test]
-fn the_last_worker_is_not_set_aside() {
+fn the_last_worker_is_not_quarantined() {
     let mut farm = proven(2, 20);
     farm.leave(2);
     farm.crash(2);
     for _ in 0..3 {
         farm.run_next(1, 100, crash());
     }
-    assert!(!is_sick(&farm, 1));
+    assert!(!is_quarantined(&farm, 1));
     assert!(!farm.holdings(1).is_empty());
 }
 
 #[test]
-fn who_is_sick_is_so_after_a_restart() {
+fn a_quarantine_survives_a_restart() {
     let mut farm = quarantined(2, 50);
     farm.restart();
     farm.held.clear();
@@ -235,7 +235,7 @@ fn who_is_sick_is_so_after_a_restart() {
 }
 
 #[test]
-fn a_worker_that_goes_down_whatever_it_renders_is_set_aside_and_no_task_is_blamed() {
+fn a_worker_that_goes_down_whatever_it_renders_is_quarantined_and_no_task_is_the_origin() {
     let mut farm = proven(3, 100);
     for _ in 0..2 {
         let index = farm.queue(1, 0)[0];
@@ -263,7 +263,7 @@ fn a_worker_that_goes_down_whatever_it_renders_is_set_aside_and_no_task_is_blame
 }
 
 #[test]
-fn a_task_that_takes_three_workers_down_fails_and_they_are_not_sick() {
+fn a_task_that_takes_three_workers_down_fails_and_they_are_not_quarantined() {
     let mut farm = proven(4, 100);
     let poison = farm.queue(1, 0)[0];
     let mut down = Vec::new();
@@ -284,7 +284,7 @@ fn a_task_that_takes_three_workers_down_fails_and_they_are_not_sick() {
     down.sort_unstable();
     down.dedup();
     assert_eq!(down.len(), 3, "it is tried on others: {down:?}");
-    assert!((1..=4).all(|worker| !is_sick(&farm, worker)));
+    assert!((1..=4).all(|worker| !is_quarantined(&farm, worker)));
     assert_eq!(farm.counts(1).failed, 1);
 }
 
@@ -300,7 +300,7 @@ fn a_worker_that_comes_back_with_its_frame_did_not_go_down() {
         farm.act(|core, now, out| core.heartbeat(now, w(1), out));
         farm.schedule();
     }
-    assert!(!is_sick(&farm, 1));
+    assert!(!is_quarantined(&farm, 1));
 }
 
 fn no_embree(frame: u32) -> Finish {
@@ -309,7 +309,7 @@ fn no_embree(frame: u32) -> Finish {
 }
 
 #[test]
-fn what_a_worker_finds_out_that_it_cannot_do_counts_against_no_frame() {
+fn a_failure_of_a_worker_whose_offer_no_longer_fits_counts_against_no_frame() {
     let mut farm = Farm::new();
     farm.join_with(1, 1, &["denoiser"]);
     let mut step = job(1, 1).steps()[0].clone();
@@ -323,7 +323,7 @@ fn what_a_worker_finds_out_that_it_cannot_do_counts_against_no_frame() {
         farm.fail(1, task(1, 0), FailureCause::DenoiserMissing);
         farm.schedule();
         assert_eq!(farm.state(1), JobState::Running);
-        assert!(farm.queue(1, 0).is_empty() && !is_sick(&farm, 1));
+        assert!(farm.queue(1, 0).is_empty() && !is_quarantined(&farm, 1));
         // Another Blender was put in the old one's place.
         farm.crash(1);
         farm.join_with(1, 1, &["denoiser"]);
@@ -405,7 +405,7 @@ fn a_job_does_not_stop_while_a_worker_that_may_do_it_is_at_it() {
     }
     assert_eq!(farm.state(1), JobState::Running);
     farm.deliver(3, task(1, slow));
-    assert!(is_sick(&farm, 1) && is_sick(&farm, 2));
+    assert!(is_quarantined(&farm, 1) && is_quarantined(&farm, 2));
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Scenarios. Each drives the core as the server would, keeps what the workers hold, replays the records into
-//! a ledger, and checks every invariant after each step.
+//! Scenarios. Each drives the core as the server would, keeps the workers' attempts, replays the records into a ledger,
+//! and checks every invariant after each step.
 
 mod bounds;
 mod classify;
+mod cooldowns;
 mod device;
 mod explain;
 mod farm;
@@ -11,7 +12,6 @@ mod health;
 mod hold;
 mod jobs;
 mod order;
-mod pauses;
 mod random;
 mod schedule;
 mod sets;

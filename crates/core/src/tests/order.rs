@@ -1,4 +1,4 @@
-//! Orders against their definitions, and what waiting in order costs.
+//! Orders compared with their definitions, and the cost of waiting in order.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
@@ -98,7 +98,7 @@ fn every_nth_comes_first_and_the_rest_in_one_pass() {
 }
 
 #[test]
-fn what_comes_back_is_handed_out_in_its_place() {
+fn a_task_that_comes_back_is_dispatched_in_its_place() {
     let mut step = step(Order::Coarse, 9);
     for index in [0, 8, 4, 2, 6] {
         assert_eq!(next(&step), Some(TaskIndex(index)));
@@ -121,7 +121,7 @@ fn a_grown_step_goes_on_in_the_order_of_its_new_length() {
 
 /// On the way, half a million tasks wait with a gap beside each: the worst that a set of spans can be.
 #[test]
-fn a_decision_among_a_million_looks_at_two_spots_on_average() {
+fn a_decision_among_a_million_takes_two_looks_on_average() {
     for order in [Order::Coarse, every(10)] {
         let mut step = step(order, MAX_TASKS);
         LOOKS.set(0);
@@ -157,7 +157,7 @@ fn reopening_costs_what_is_reopened() {
         assert_eq!(next(&step), Some(TaskIndex(*index)));
         take(&mut step, TaskIndex(*index));
     }
-    assert_eq!(LOOKS.get(), 0, "a frame rendered again makes nobody walk");
+    assert_eq!(LOOKS.get(), 0, "a frame rendered again needs no walk");
 }
 
 pub fn orders() -> impl Strategy<Value = Order> {
@@ -213,7 +213,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 proptest! {
     #[test]
-    fn an_order_hands_out_each_task_once_as_it_is_said(order in orders(), count in 1u32..2000) {
+    fn an_order_dispatches_each_task_once_by_its_definition(order in orders(), count in 1u32..2000) {
         let drained = drain(&mut step(order, count));
         prop_assert_eq!(&drained, &said(order, count));
         let (all, each) = (0..count).zip(drained.iter().copied().collect::<BTreeSet<_>>()).unzip();
@@ -244,7 +244,7 @@ proptest! {
     }
 
     #[test]
-    fn a_task_of_any_step_is_found_where_it_stands(
+    fn a_task_of_any_step_is_found_by_its_key(
         order in orders(),
         count in 1u32..=MAX_TASKS,
         place in any::<prop::sample::Index>(),

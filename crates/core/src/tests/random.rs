@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::{
     Farm,
     device::{GPU, open},
-    farm::Said,
+    farm::Decisions,
     frames::{frames, same_frame, streaming},
     job,
     order::orders,
@@ -51,7 +51,7 @@ enum Event {
         which: usize,
         cause: u8,
     },
-    HandBack {
+    Return {
         which: usize,
     },
     AnswerRevokes,
@@ -116,7 +116,7 @@ fn event() -> impl Strategy<Value = Event> {
         10 => which.clone().prop_map(|which| Event::Start { which }),
         10 => which.clone().prop_map(|which| Event::Deliver { which }),
         3 => (which.clone(), 0u8..8).prop_map(|(which, cause)| Event::Fail { which, cause }),
-        2 => which.clone().prop_map(|which| Event::HandBack { which }),
+        2 => which.clone().prop_map(|which| Event::Return { which }),
         1 => which.prop_map(|which| Event::Progress { which }),
         4 => Just(Event::AnswerRevokes),
         2 => (worker.clone(), 0u64..40, 0u8..3)
@@ -200,7 +200,7 @@ fn apply(farm: &mut Farm, event: Event) {
             };
             report(farm, pick(farm, which), Finish::Failed(Failure::new(cause, "no")));
         }
-        Event::HandBack { which } => report(farm, pick(farm, which), Finish::Returned),
+        Event::Return { which } => report(farm, pick(farm, which), Finish::Returned),
         Event::AnswerRevokes => farm.answer_revokes(),
         Event::Lie { worker, counter, how } => {
             let attempt = AttemptId { epoch: Epoch(1), counter };
@@ -261,13 +261,13 @@ fn apply(farm: &mut Farm, event: Event) {
             let measures_speed = session.is_some();
             let plan =
                 StepPlan { after: vec![on], per_frame, measures_speed, ..StepPlan::new(count, session) };
-            let (core, mut said) = (&mut farm.core, Said::default());
+            let (core, mut said) = (&mut farm.core, Decisions::default());
             let added = core.add_step(JobId(job), plan.clone(), &mut said);
             assert_eq!(added.is_ok(), !said.records.is_empty(), "a step that is refused leaves something");
             if added.is_ok() {
                 farm.ledger.add_step(JobId(job), plan);
             }
-            farm.tell(said);
+            farm.deliver_decisions(said);
         }
         Event::Forget { job, worker } => {
             if farm.core.forget(JobId(job)).is_ok() {

@@ -16,7 +16,7 @@ fn idle_slots_come_before_queues() {
 }
 
 #[test]
-fn a_turn_hands_out_so_much_and_the_next_one_goes_on() {
+fn a_turn_dispatches_a_part_and_the_next_one_goes_on() {
     // To workers that wait for work, and to workers that come while work waits.
     for workers_first in [true, false] {
         let mut farm = Farm::new();
@@ -67,14 +67,14 @@ fn quick_frames_are_queued_deep_and_slow_ones_are_not() {
 }
 
 #[test]
-fn what_an_earlier_reign_measured_is_known_before_the_first_frame() {
+fn the_measures_of_an_earlier_epoch_are_known_before_the_first_frame() {
     let mut farm = Farm::new();
     farm.submit(job(1, 1000));
     for index in 0..40 {
         let (worker, ms) = [(1, 1_000), (2, 10_000)][index as usize % 2];
         farm.core.learn_past_time(task(1, index), w(worker), ms);
     }
-    // Of a step, or a frame, that there is no more.
+    // A step and a frame that no longer exist.
     farm.core.learn_past_time(task(1, 1000), w(1), 1);
     farm.core.learn_past_time(task(9, 0), w(1), 1);
     farm.join(1, 1);
@@ -141,7 +141,7 @@ fn on_all_gpus(farm: &mut Farm) {
 }
 
 #[test]
-fn nothing_is_asked_back_for_a_slot_beside_it_that_has_no_gpu_left() {
+fn nothing_is_preempted_for_a_slot_beside_it_that_has_no_gpu_left() {
     let mut farm = Farm::new();
     on_all_gpus(&mut farm);
     farm.now = farm.now.after(1_000);
@@ -171,7 +171,7 @@ fn what_waits_behind_a_frame_that_is_late_is_taken_too() {
 }
 
 #[test]
-fn a_recalled_attempt_that_has_begun_goes_on() {
+fn a_preempted_attempt_that_has_begun_goes_on() {
     let mut farm = Farm::new();
     farm.join(1, 1);
     farm.submit(job(1, 2));

@@ -4,7 +4,7 @@ use kiln_types::{BlobHash, FailureCause, JobId, JobState, SessionKey, StepIndex,
 
 use super::{
     Farm,
-    farm::Said,
+    farm::Decisions,
     frames::{frames, same_frame, streaming},
     job, steps, task, w,
 };
@@ -309,12 +309,12 @@ fn a_job_whose_parts_fail_ends_though_something_streams() {
 
 /// Adds a step to the job as the server does.
 fn add(farm: &mut Farm, plan: StepPlan) -> Result<StepIndex, JobError> {
-    let mut said = Said::default();
+    let mut said = Decisions::default();
     let added = farm.core.add_step(ID, plan.clone(), &mut said);
     if added.is_ok() {
         farm.ledger.add_step(ID, plan);
     }
-    farm.tell(said);
+    farm.deliver_decisions(said);
     added
 }
 

@@ -5,7 +5,7 @@ use kiln_types::{AttemptState, FailureCause, JobState};
 use super::{Farm, job, task};
 use crate::{Finish, Record, RevokeReason, SlowAttempt};
 
-/// Workers that have each delivered so many frames of a second.
+/// Workers that have each delivered some frames of a second.
 fn measured(workers: u64, frames: u32) -> Farm {
     let mut farm = Farm::new();
     for worker in 1..=workers {

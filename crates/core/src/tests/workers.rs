@@ -31,7 +31,7 @@ fn a_silent_worker_loses_its_frame_and_another_gets_it() {
 }
 
 #[test]
-fn a_lapsed_attempt_that_delivers_first_wins() {
+fn an_expired_attempt_that_delivers_first_wins() {
     let mut farm = Farm::new();
     farm.submit(job(1, 1));
     farm.join(1, 1);
@@ -49,7 +49,7 @@ fn a_lapsed_attempt_that_delivers_first_wins() {
 }
 
 #[test]
-fn the_third_lapse_fails_the_task() {
+fn the_third_loss_fails_the_task() {
     let mut farm = Farm::new();
     farm.submit(job(1, 2));
     for worker in 1..=3 {
@@ -71,7 +71,7 @@ fn the_third_lapse_fails_the_task() {
 }
 
 #[test]
-fn a_worker_that_crashes_and_restarts_at_once_counts_as_a_lapse() {
+fn a_worker_that_crashes_and_restarts_at_once_counts_as_a_loss() {
     let mut farm = Farm::new();
     farm.submit(job(1, 1));
     for _ in 0..3 {
@@ -230,7 +230,7 @@ fn a_task_that_a_machine_is_too_small_for_is_not_tried_there_again_after_a_resta
 }
 
 #[test]
-fn a_paused_worker_gets_nothing_and_hands_back_what_it_has_not_begun() {
+fn a_paused_worker_gets_nothing_and_returns_what_it_has_not_begun() {
     let mut farm = Farm::new();
     farm.submit(job(1, 8));
     farm.join(1, 1);
@@ -343,20 +343,20 @@ fn fewer_slots_work_off_what_they_began() {
     assert_eq!(farm.core.state.worker(w(1)).slots().len(), 1);
 }
 
-/// As an offer of one slot tells it.
-fn rest(farm: &mut Farm, worker: u64, unavailable: bool) {
+/// Offers one slot, available or not.
+fn set_unavailable(farm: &mut Farm, worker: u64, unavailable: bool) {
     let offer = WorkerOffer { name: format!("w{worker}"), slots: 1, unavailable, ..WorkerOffer::default() };
     farm.act(|core, _, out| core.worker_offer_changed(w(worker), offer, out));
 }
 
 #[test]
-fn a_worker_that_rests_ends_what_it_renders_and_gives_the_rest_to_others() {
+fn an_unavailable_worker_ends_what_it_renders_and_others_get_its_queue() {
     let mut farm = Farm::new();
     farm.submit(job(1, 6));
     farm.join(1, 1);
     farm.schedule();
     farm.start(1, task(1, 0));
-    rest(&mut farm, 1, true);
+    set_unavailable(&mut farm, 1, true);
     assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Unavailable);
     farm.answer_revokes();
     farm.schedule();
@@ -367,7 +367,7 @@ fn a_worker_that_rests_ends_what_it_renders_and_gives_the_rest_to_others() {
     farm.join(2, 1);
     farm.schedule();
     assert!(!farm.queue(2, 0).is_empty());
-    rest(&mut farm, 1, false);
+    set_unavailable(&mut farm, 1, false);
     farm.schedule();
     assert!(!farm.queue(1, 0).is_empty());
     farm.drain();
@@ -375,17 +375,17 @@ fn a_worker_that_rests_ends_what_it_renders_and_gives_the_rest_to_others() {
 }
 
 #[test]
-fn a_frame_that_a_resting_worker_hands_back_is_its_own_again_when_it_wakes() {
+fn a_frame_that_an_unavailable_worker_returns_may_be_its_own_again() {
     let mut farm = Farm::new();
     farm.submit(job(1, 1));
     farm.join(1, 1);
     farm.schedule();
     farm.start(1, task(1, 0));
-    rest(&mut farm, 1, true);
+    set_unavailable(&mut farm, 1, true);
     farm.finish(1, task(1, 0), Finish::Returned);
     farm.schedule();
     assert_eq!((farm.counts(1).waiting, farm.counts(1).failed), (1, 0));
-    rest(&mut farm, 1, false);
+    set_unavailable(&mut farm, 1, false);
     farm.schedule();
     assert_eq!(farm.queue(1, 0), [0], "it has no cooldown for what it returned");
 }
@@ -405,7 +405,7 @@ fn a_worker_that_leaves_with_nothing_is_offline_at_once() {
 }
 
 #[test]
-fn a_removed_worker_frees_its_tasks_without_blame() {
+fn a_removed_worker_frees_its_tasks_and_none_counts() {
     let mut farm = Farm::new();
     farm.submit(job(1, 1));
     for worker in 1..=4 {

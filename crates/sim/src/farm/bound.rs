@@ -2,24 +2,24 @@
 
 use super::{FarmSetup, Node};
 
-/// Milliseconds below which the frames of the farm's one job cannot be done on all of its slots, if all of them are
-/// there from the start. The least time T at which each of these holds, and each must:
-/// - every frame is whole: with k(slot) the number of its smallest frames that one slot can end in T after it has
-///   opened the scene, the k of all slots are at least as many as there are frames;
-/// - work is conserved: what all slots can do in T after they have opened the scene is at least the work of all
-///   frames, where one that can end k frames at most does no more than the k longest are;
-/// - the longest frame ends in T on the fastest slot, which has opened the scene before.
+/// A lower bound for the time of the farm's one job, with all slots present from the start; milliseconds. The bound is the
+/// least time T at which each of these conditions holds:
+/// - frames are whole: with k(slot) the number of the smallest frames that a slot can end in T after it has opened the
+///   scene, the sum of k over all slots is at least the number of frames;
+/// - work is conserved: the work of all slots in T after they have opened the scene is at least that of all frames,
+///   where a slot that can end k frames does at most the work of the k longest;
+/// - the longest frame ends in T on the fastest slot after that has opened the scene.
 ///
-/// A slot that renders opens the scene at least once, so one opening a slot is in the bound; messages and uploads
-/// take no time in it.
+/// A slot that renders opens the scene at least once, so the bound has one opening a slot. Messages and uploads take no
+/// time.
 ///
 /// # Panics
-/// Where the farm has not exactly one job.
+/// If the farm does not have exactly one job.
 pub fn lower_bound_ms(farm: &FarmSetup) -> u64 {
     let [shot] = &farm.shots[..] else { panic!("the bound is that of one job") };
     let mut frames = shot.work.clone();
     frames.sort_unstable();
-    // What the smallest k frames take, by k.
+    // The work of the smallest k frames, by k.
     let mut sums = vec![0u64];
     for work in &frames {
         sums.push(sums[sums.len() - 1] + work);

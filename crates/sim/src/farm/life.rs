@@ -1,11 +1,11 @@
-//! A farm's life under the real core: messages take their time, slots render, machines come and go.
+//! The run of a farm under the real core, with the times of messages and frames.
 
 use std::collections::BTreeMap;
 
 use kiln_core::{Assigned, Claim, Core, Finish, Moment, Push, Record, RevokeReason, WorkerOffer};
 use kiln_types::{AttemptId, Failure, FailureCause, JobId, SessionKey, SlotIndex, TaskId, WorkerId};
 
-use super::{FarmSetup, Fate, LATENCY_MS, Node, Run, RunEnd, Shot, Story, UPLOAD_MS};
+use super::{FarmSetup, LATENCY_MS, Node, NodeEvent, Run, RunEnd, Shot, Timeline, UPLOAD_MS};
 use crate::{
     agenda::Agenda,
     check::Checker,
@@ -14,85 +14,44 @@ use crate::{
 };
 
 const HEARTBEAT_MS: u64 = 10_000;
-/// From a revoke until Blender is gone.
+/// The time from a revoke until Blender is stopped.
 const KILL_MS: u64 = 200;
-/// A frame that fails does so after half its time, or so long.
+/// The most time until a frame fails, which otherwise is half of the frame's.
 const FAILURE_MS: u64 = 2_000;
-/// A connection that is gone is noticed after so long, and a lost server is tried again as often.
+/// The time until a lost connection is noticed, and between two attempts to connect.
 const NOTICE_MS: u64 = 1_000;
-/// A farm that goes on for so long has a job that never ends.
+/// The time after which a job is taken never to end.
 const PATIENCE_MS: u64 = 60 * 24 * 3_600_000;
 
 impl FarmSetup {
-    /// Lives it to the end.
+    /// Runs the farm to its end.
     ///
     /// # Panics
     /// Where an invariant is broken.
-    pub fn live(&self) -> Story {
-        Life::new(self).live()
+    pub fn run(&self) -> Timeline {
+        FarmRun::new(self).run()
     }
 }
 
 enum SimEvent {
-    ToServer {
-        node: usize,
-        connection: u64,
-        up: ToServer,
-    },
-    ToWorker {
-        node: usize,
-        connection: u64,
-        push: Push,
-    },
-    Connect {
-        node: usize,
-        life: u32,
-    },
-    /// The server notices that a connection is gone.
-    Lost {
-        node: usize,
-        connection: u64,
-    },
-    Heartbeat {
-        node: usize,
-        connection: u64,
-    },
-    /// A part of the frame is done, in hundredths.
-    Progress {
-        node: usize,
-        slot: SlotIndex,
-        attempt: AttemptId,
-        part: u8,
-    },
-    Rendered {
-        node: usize,
-        life: u32,
-        slot: SlotIndex,
-        attempt: AttemptId,
-    },
-    Killed {
-        node: usize,
-        life: u32,
-        slot: SlotIndex,
-        attempt: AttemptId,
-    },
-    Uploaded {
-        node: usize,
-        life: u32,
-        attempt: AttemptId,
-    },
-    Fate {
-        node: usize,
-        fate: Fate,
-    },
+    ToServer { node: usize, connection: u64, up: ToServer },
+    ToWorker { node: usize, connection: u64, push: Push },
+    Connect { node: usize, life: u32 },
+    // The server notices that a connection is lost.
+    Lost { node: usize, connection: u64 },
+    Heartbeat { node: usize, connection: u64 },
+    // A part of the frame is done, in hundredths.
+    Progress { node: usize, slot: SlotIndex, attempt: AttemptId, part: u8 },
+    Rendered { node: usize, life: u32, slot: SlotIndex, attempt: AttemptId },
+    Killed { node: usize, life: u32, slot: SlotIndex, attempt: AttemptId },
+    Uploaded { node: usize, life: u32, attempt: AttemptId },
+    Node { node: usize, event: NodeEvent },
     Submit(usize),
-    ServerDies {
-        down_ms: u64,
-    },
+    ServerDies { down_ms: u64 },
     ServerStarts,
 }
 
-struct Life<'a> {
+struct FarmRun<'a> {
     farm: &'a FarmSetup,
     shots: BTreeMap<JobId, &'a Shot>,
     server: SimServer,
@@ -102,16 +61,16 @@ struct Life<'a> {
     now: u64,
     last_connection: u64,
     submitted: usize,
-    story: Story,
-    /// The place in the story of each attempt that runs.
+    timeline: Timeline,
+    /// The place of each running attempt in the timeline.
     going: BTreeMap<AttemptId, usize>,
-    /// Runs that will fail, and why.
+    /// The failures of running attempts that will fail.
     doomed: BTreeMap<AttemptId, Failure>,
 }
 
 struct Machine {
     worker: SimWorker,
-    /// The scene that each slot has open, and what it claims.
+    /// The open session and the claim of each slot.
     slots: Vec<(Option<SessionKey>, Claim)>,
     quarantined: bool,
 }
@@ -125,7 +84,7 @@ impl Machine {
     }
 }
 
-impl<'a> Life<'a> {
+impl<'a> FarmRun<'a> {
     fn new(farm: &'a FarmSetup) -> Self {
         let mut server = SimServer::default();
         server.disk.limits = farm.limits.clone();
@@ -143,26 +102,26 @@ impl<'a> Life<'a> {
             now: 0,
             last_connection: 0,
             submitted: 0,
-            story: Story::default(),
+            timeline: Timeline::default(),
             going: BTreeMap::new(),
             doomed: BTreeMap::new(),
         }
     }
 
-    fn live(mut self) -> Story {
+    fn run(mut self) -> Timeline {
         self.server.start(Moment(0));
         for (node, known) in self.farm.nodes.iter().enumerate() {
-            // A worker that is away at the start comes back later.
-            let away = known.fates.first().is_some_and(|(_, fate)| *fate == Fate::Returns);
+            // A worker whose first event is a return is away at the start.
+            let away = known.events.first().is_some_and(|(_, event)| *event == NodeEvent::Returns);
             if away {
                 self.machines[node].worker.die();
             } else {
                 self.agenda.at(0, SimEvent::Connect { node, life: 0 });
             }
             known
-                .fates
+                .events
                 .iter()
-                .for_each(|(at, fate)| self.agenda.at(*at, SimEvent::Fate { node, fate: *fate }));
+                .for_each(|(at, event)| self.agenda.at(*at, SimEvent::Node { node, event: *event }));
         }
         for (index, shot) in self.farm.shots.iter().enumerate() {
             self.agenda.at(shot.at, SimEvent::Submit(index));
@@ -176,7 +135,7 @@ impl<'a> Life<'a> {
             let due = self.server.core.as_ref().and_then(Core::next_deadline);
             let due = due.map_or(u64::MAX, |due| due.0.max(self.now + 1));
             if due.min(next) >= until {
-                assert!(self.farm.until.is_some(), "a job does not end: {:#?}", self.server.core);
+                assert!(self.farm.until.is_some(), "a job never ends: {:#?}", self.server.core);
                 self.now = until;
                 break;
             }
@@ -185,7 +144,7 @@ impl<'a> Life<'a> {
                 self.batch(|core, now, out| core.tick(now, out));
             } else if let Some((at, event)) = self.agenda.pop() {
                 self.now = at;
-                self.happen(event);
+                self.handle(event);
             }
             let all_in = self.submitted == self.farm.shots.len() && self.farm.until.is_none();
             if all_in && self.server.core.as_ref().is_some_and(Core::is_idle) {
@@ -193,22 +152,22 @@ impl<'a> Life<'a> {
             }
         }
         for (_, run) in std::mem::take(&mut self.going) {
-            (self.story.runs[run].ended, self.story.runs[run].end) = (self.now, RunEnd::Unfinished);
+            (self.timeline.runs[run].ended, self.timeline.runs[run].end) = (self.now, RunEnd::Unfinished);
         }
         if let Some(core) = &self.server.core {
             core.sanity_check();
-            self.checker.remembers(core);
+            self.checker.check_durable(core);
         }
-        self.story.speculations = self.checker.speculations;
-        self.story
+        self.timeline.speculations = self.checker.report.speculations;
+        self.timeline
     }
 
-    fn happen(&mut self, event: SimEvent) {
+    fn handle(&mut self, event: SimEvent) {
         match event {
-            SimEvent::ToServer { node, connection, up } => self.hear(node, connection, up),
+            SimEvent::ToServer { node, connection, up } => self.receive(node, connection, up),
             SimEvent::ToWorker { node, connection, push } => {
                 if self.machines[node].worker.connection == Some(connection) {
-                    self.obey(node, push);
+                    self.handle_push(node, push);
                 }
             }
             SimEvent::Connect { node, life } => self.connect(node, life),
@@ -221,37 +180,36 @@ impl<'a> Life<'a> {
             }
             SimEvent::Heartbeat { node, connection } => {
                 if self.machines[node].worker.connection == Some(connection) {
-                    self.say(node, ToServer::Heartbeat);
+                    self.report_to_server(node, ToServer::Heartbeat);
                     self.agenda.at(self.now + HEARTBEAT_MS, SimEvent::Heartbeat { node, connection });
                 }
             }
             SimEvent::Progress { node, slot, attempt, part } => {
                 let place = &self.machines[node].worker.slots[usize::from(slot.0)];
                 if place.running.is_some_and(|running| running.attempt == attempt) {
-                    self.say(node, ToServer::Progress(attempt, part));
+                    self.report_to_server(node, ToServer::Progress(attempt, part));
                 }
             }
-            SimEvent::Rendered { node, life, slot, attempt } if self.lives(node, life) => {
+            SimEvent::Rendered { node, life, slot, attempt } if self.is_alive(node, life) => {
                 self.rendered(node, slot, attempt);
             }
-            SimEvent::Killed { node, life, slot, attempt } if self.lives(node, life) => {
+            SimEvent::Killed { node, life, slot, attempt } if self.is_alive(node, life) => {
                 let place = &mut self.machines[node].worker.slots[usize::from(slot.0)];
                 if let Some(assigned) = place.running.take_if(|running| running.attempt == attempt) {
                     place.killing = false;
-                    // The scene went with the process.
                     self.machines[node].slots[usize::from(slot.0)].0 = None;
-                    self.ends(attempt, RunEnd::Stopped);
+                    self.end_run(attempt, RunEnd::Stopped);
                     self.report(node, slot, assigned, Finish::Returned);
-                    self.kick(node, slot);
+                    self.start_next(node, slot);
                 }
             }
-            SimEvent::Uploaded { node, life, attempt } if self.lives(node, life) => {
+            SimEvent::Uploaded { node, life, attempt } if self.is_alive(node, life) => {
                 if let Some((slot, assigned)) = self.machines[node].worker.uploading.remove(&attempt) {
                     self.report(node, slot, assigned, Finish::Delivered);
                 }
             }
             SimEvent::Rendered { .. } | SimEvent::Killed { .. } | SimEvent::Uploaded { .. } => {}
-            SimEvent::Fate { node, fate } => self.meet(node, fate),
+            SimEvent::Node { node, event } => self.apply(node, event),
             SimEvent::Submit(index) => {
                 let plan = &self.farm.shots[index].plan;
                 self.checker.submitted(plan);
@@ -274,14 +232,14 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn lives(&self, node: usize, life: u32) -> bool {
+    fn is_alive(&self, node: usize, life: u32) -> bool {
         self.machines[node].worker.life == life
     }
 
-    fn meet(&mut self, node: usize, fate: Fate) {
-        match fate {
-            Fate::Dies => self.dies(node),
-            Fate::Returns => {
+    fn apply(&mut self, node: usize, event: NodeEvent) {
+        match event {
+            NodeEvent::Dies => self.kill(node),
+            NodeEvent::Returns => {
                 let worker = &mut self.machines[node].worker;
                 if !worker.alive {
                     worker.alive = true;
@@ -289,27 +247,27 @@ impl<'a> Life<'a> {
                     self.agenda.at(self.now, SimEvent::Connect { node, life });
                 }
             }
-            Fate::Unavailable | Fate::Works => {
+            NodeEvent::Unavailable | NodeEvent::Works => {
                 let worker = &mut self.machines[node].worker;
-                worker.offer.unavailable = fate == Fate::Unavailable;
+                worker.offer.unavailable = event == NodeEvent::Unavailable;
                 if worker.connection.is_some() {
                     let (id, offer) = (worker.id, worker.offer.clone());
                     self.batch(|core, _, out| core.worker_offer_changed(id, offer, out));
                 }
             }
-            Fate::IsQuarantined | Fate::Recovers => {
-                self.machines[node].quarantined = fate == Fate::IsQuarantined
+            NodeEvent::Breaks | NodeEvent::Recovers => {
+                self.machines[node].quarantined = event == NodeEvent::Breaks
             }
         }
     }
 
-    fn dies(&mut self, node: usize) {
+    fn kill(&mut self, node: usize) {
         let machine = &mut self.machines[node];
         let lost: Vec<AttemptId> = machine.worker.on_slots().map(|(_, held)| held.attempt).collect();
         machine.slots.iter_mut().for_each(|slot| slot.0 = None);
         self.disconnect(node);
         self.machines[node].worker.die();
-        lost.into_iter().for_each(|attempt| self.ends(attempt, RunEnd::Lost));
+        lost.into_iter().for_each(|attempt| self.end_run(attempt, RunEnd::Lost));
     }
 
     fn disconnect(&mut self, node: usize) {
@@ -332,21 +290,21 @@ impl<'a> Life<'a> {
         let connection = self.last_connection;
         self.machines[node].worker.connection = Some(connection);
         let held = self.machines[node].worker.held();
-        self.say(node, ToServer::Hello(held));
+        self.report_to_server(node, ToServer::Hello(held));
         let unsettled = self.machines[node].worker.unsettled.clone();
         for (attempt, (_, _, finish)) in unsettled {
-            self.say(node, ToServer::Finished(attempt, finish));
+            self.report_to_server(node, ToServer::Finished(attempt, finish));
         }
         self.agenda.at(self.now + HEARTBEAT_MS, SimEvent::Heartbeat { node, connection });
     }
 
-    fn say(&mut self, node: usize, up: ToServer) {
+    fn report_to_server(&mut self, node: usize, up: ToServer) {
         if let Some(connection) = self.machines[node].worker.connection {
             self.agenda.at(self.now + LATENCY_MS, SimEvent::ToServer { node, connection, up });
         }
     }
 
-    /// One batch of the server: decide, write, then send.
+    /// Runs one batch of the server: decide, write, then send.
     fn batch<T>(&mut self, event: impl FnOnce(&mut Core, Moment, &mut Decisions) -> T) -> Option<T> {
         let mut said = Decisions::default();
         let now = Moment(self.now);
@@ -363,7 +321,7 @@ impl<'a> Life<'a> {
             if let Some(core) = &self.server.core {
                 self.checker.push(core, &self.machines[node].worker, &push);
             }
-            self.story.preemptions +=
+            self.timeline.preemptions +=
                 u64::from(matches!(push, Push::Revoke { why: RevokeReason::Preempted, .. }));
             if let Some(connection) = self.server.connections.get(&to).copied() {
                 self.agenda.at(self.now + LATENCY_MS, SimEvent::ToWorker { node, connection, push });
@@ -374,18 +332,18 @@ impl<'a> Life<'a> {
 
     fn note(&mut self, record: &Record) {
         match record {
-            Record::TaskCommitted { task, .. } => drop(self.story.commits.insert(*task, self.now)),
+            Record::TaskCommitted { task, .. } => drop(self.timeline.commits.insert(*task, self.now)),
             Record::TaskFailed { task, reason, .. } => {
-                self.story.failed.insert(*task, reason.message.clone());
+                self.timeline.failed.insert(*task, reason.message.clone());
             }
             Record::JobState { job, state, .. } if state.is_end() => {
-                self.story.ends.insert(*job, (self.now, *state));
+                self.timeline.ends.insert(*job, (self.now, *state));
             }
             _ => {}
         }
     }
 
-    fn hear(&mut self, node: usize, connection: u64, up: ToServer) {
+    fn receive(&mut self, node: usize, connection: u64, up: ToServer) {
         let id = self.machines[node].worker.id;
         if let ToServer::Hello(held) = up {
             if self.server.core.is_some() {
@@ -432,22 +390,22 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn obey(&mut self, node: usize, push: Push) {
+    fn handle_push(&mut self, node: usize, push: Push) {
         match push {
-            // Its jobs have no such steps.
+            // The jobs of these farms have no such steps.
             Push::DesiredState(_) | Push::Stream { .. } | Push::Place { .. } | Push::Arrived { .. } => {}
             Push::Assign { slot, claim, tasks } => {
                 let machine = &mut self.machines[node];
                 machine.worker.slots[usize::from(slot.0)].queue.extend(tasks);
                 machine.slots[usize::from(slot.0)].1 = claim;
-                self.kick(node, slot);
+                self.start_next(node, slot);
             }
             Push::Revoke { attempt, why } => match self.machines[node].worker.revoke(attempt, why) {
                 Next::Nothing => {}
                 Next::Report(attempt) => {
                     let known = self.machines[node].worker.unsettled.get(&attempt);
                     let finish = known.map_or(Finish::Returned, |(_, _, finish)| finish.clone());
-                    self.say(node, ToServer::Finished(attempt, finish));
+                    self.report_to_server(node, ToServer::Finished(attempt, finish));
                 }
                 Next::Kill(slot) => {
                     let life = self.machines[node].worker.life;
@@ -460,11 +418,11 @@ impl<'a> Life<'a> {
     fn report(&mut self, node: usize, slot: SlotIndex, assigned: Assigned, finish: Finish) {
         let attempt = assigned.attempt;
         self.machines[node].worker.unsettled.insert(attempt, (Some(slot), assigned, finish.clone()));
-        self.say(node, ToServer::Finished(attempt, finish));
+        self.report_to_server(node, ToServer::Finished(attempt, finish));
     }
 
-    /// An idle slot begins what is first in its queue.
-    fn kick(&mut self, node: usize, slot: SlotIndex) {
+    /// Starts the first attempt in the queue of an idle slot.
+    fn start_next(&mut self, node: usize, slot: SlotIndex) {
         let machine = &mut self.machines[node];
         let place = &mut machine.worker.slots[usize::from(slot.0)];
         if place.running.is_some() {
@@ -478,7 +436,7 @@ impl<'a> Life<'a> {
         let (open, claim) = &mut machine.slots[usize::from(slot.0)];
         let opened = std::mem::replace(open, session) != session;
         let claim = *claim;
-        self.say(node, ToServer::Started(next.attempt));
+        self.report_to_server(node, ToServer::Started(next.attempt));
         let run = Run {
             attempt: next.attempt,
             task: next.task,
@@ -490,13 +448,13 @@ impl<'a> Life<'a> {
             end: RunEnd::Unfinished,
             opened,
         };
-        self.going.insert(next.attempt, self.story.runs.len());
-        self.story.runs.push(run);
+        self.going.insert(next.attempt, self.timeline.runs.len());
+        self.timeline.runs.push(run);
         let work = shot.work[(index.0 as usize) % shot.work.len()];
         let ms = self.farm.nodes[node].ms(work + if opened { shot.opening } else { 0 });
         let life = self.machines[node].worker.life;
         let mut wait = ms;
-        if let Some(failure) = self.fails(node, next.task) {
+        if let Some(failure) = self.find_failure(node, next.task) {
             self.doomed.insert(next.attempt, failure);
             wait = (ms / 2).min(FAILURE_MS);
         }
@@ -505,20 +463,20 @@ impl<'a> Life<'a> {
                 (ms - self.farm.nodes[node].ms(work).min(ms), self.farm.nodes[node].ms(work));
             for eighth in 1..8u64 {
                 let at = self.now + opening + frame * eighth / 8;
-                if let Some(part) = shot.told.hundredths(index.0, eighth) {
+                if let Some(part) = shot.progress.hundredths(index.0, eighth) {
                     self.agenda.at(at, SimEvent::Progress { node, slot, attempt: next.attempt, part });
                 }
             }
         }
         if shot.deadly.contains(&index.0) {
-            self.agenda.at(self.now + 1_000, SimEvent::Fate { node, fate: Fate::Dies });
-            self.agenda.at(self.now + 20_000, SimEvent::Fate { node, fate: Fate::Returns });
+            self.agenda.at(self.now + 1_000, SimEvent::Node { node, event: NodeEvent::Dies });
+            self.agenda.at(self.now + 20_000, SimEvent::Node { node, event: NodeEvent::Returns });
         }
         self.agenda.at(self.now + wait, SimEvent::Rendered { node, life, slot, attempt: next.attempt });
     }
 
-    /// Returns why the frame that begins now cannot end well on this machine as it is.
-    fn fails(&self, node: usize, task: TaskId) -> Option<Failure> {
+    /// The failure of a frame that begins now on this machine.
+    fn find_failure(&self, node: usize, task: TaskId) -> Option<Failure> {
         let machine = &self.machines[node];
         if machine.quarantined {
             return Some(Failure::new(FailureCause::Crashed, "Blender died of signal 11"));
@@ -545,21 +503,21 @@ impl<'a> Life<'a> {
         machine.worker.slots[usize::from(slot.0)].running = None;
         if let Some(failure) = failure {
             machine.slots[usize::from(slot.0)].0 = None;
-            self.ends(attempt, RunEnd::Failed(failure.cause));
+            self.end_run(attempt, RunEnd::Failed(failure.cause));
             self.report(node, slot, assigned, Finish::Failed(failure));
         } else {
             // The next frame renders while this one is uploaded.
             machine.worker.uploading.insert(attempt, (slot, assigned));
             let life = machine.worker.life;
-            self.ends(attempt, RunEnd::Rendered);
+            self.end_run(attempt, RunEnd::Rendered);
             self.agenda.at(self.now + UPLOAD_MS, SimEvent::Uploaded { node, life, attempt });
         }
-        self.kick(node, slot);
+        self.start_next(node, slot);
     }
 
-    fn ends(&mut self, attempt: AttemptId, end: RunEnd) {
+    fn end_run(&mut self, attempt: AttemptId, end: RunEnd) {
         if let Some(run) = self.going.remove(&attempt) {
-            (self.story.runs[run].ended, self.story.runs[run].end) = (self.now, end);
+            (self.timeline.runs[run].ended, self.timeline.runs[run].end) = (self.now, end);
         }
     }
 }

@@ -1,19 +1,18 @@
-//! The end of a job against the earliest that there could be, on mixed farms.
+//! The makespan of a job on mixed farms, compared with the lower bound and with naive schedulers.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{FarmSetup, Naive, Node, Shot, lower_bound_ms, naive_ms};
 
-/// A distribution of the times of a job's frames on one slot.
+/// The distribution of a job's frame times on one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frames {
-    /// All the same.
     Even,
-    /// Within a fifth of the middle, each for itself.
+    /// Independent times within a fifth of the middle.
     Uneven,
-    /// From half the middle to its double, slowly up and down along the animation, each a twentieth beside.
+    /// From half the middle to its double, slowly up and down along the animation, with a twentieth of noise.
     Drifting,
-    /// From half the middle to its double, each for itself: nothing tells how long the next one takes.
+    /// Independent times from half the middle to its double.
     Scattered,
 }
 
@@ -29,7 +28,7 @@ impl Frames {
         }
     }
 
-    /// Milliseconds of each of so many frames.
+    /// Draws the milliseconds of each frame.
     fn draw(self, count: u32, middle: u64, rng: &mut StdRng) -> Vec<u64> {
         // Half of the frames are quicker than the middle, half are slower, by as much on a scale of ratios.
         let spread = |at: u64| if at < 1000 { middle * (500 + at / 2) / 1000 } else { middle * at / 1000 };
@@ -49,8 +48,8 @@ impl Frames {
     }
 }
 
-/// A farm of so many workers, of 1 to 4 slots each, the fastest ten times as fast as the slowest, with one job of so
-/// many frames a slot. Opening the scene takes as long as half a frame.
+/// Draws a farm of workers with 1 to 4 slots each and speeds from 1 to 10, with one job of `a_slot` frames for each slot.
+/// Opening the scene takes as long as half a frame.
 pub fn mixed_farm(workers: u32, frames: Frames, a_slot: u32, seed: u64) -> FarmSetup {
     let mut rng = StdRng::seed_from_u64(seed);
     let node = |_| Node::new(rng.random_range(1..=4), rng.random_range(100..=1000));
@@ -61,28 +60,28 @@ pub fn mixed_farm(workers: u32, frames: Frames, a_slot: u32, seed: u64) -> FarmS
     FarmSetup { nodes, shots: vec![Shot::new(1, work).opening(middle / 2)], ..FarmSetup::default() }
 }
 
-/// The result on one farm. Milliseconds.
+/// The makespans of one farm's job; milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Race {
+pub struct Makespans {
     pub bound: u64,
     pub kiln: u64,
-    /// One frame at a time, first come first served.
+    /// The makespan with [`Naive::Warm`].
     pub warm: u64,
-    /// The same, with Blender started again for each frame.
+    /// The makespan with [`Naive::Cold`].
     pub cold: u64,
     pub wasted_percent: u64,
 }
 
-impl Race {
+impl Makespans {
     /// # Panics
-    /// Where the job does not complete, or beats the bound.
-    pub fn run(farm: &FarmSetup) -> Self {
+    /// If the job does not complete, or beats the bound.
+    pub fn measure(farm: &FarmSetup) -> Self {
         let bound = lower_bound_ms(farm);
-        let story = farm.live();
-        assert!(story.completed(), "the job did not complete");
-        let kiln = story.took_ms();
+        let timeline = farm.run();
+        assert!(timeline.completed(), "the job did not complete");
+        let kiln = timeline.took_ms();
         assert!(kiln >= bound, "nothing beats the bound: {kiln} ms against {bound} ms");
-        let wasted_percent = story.wasted_percent();
+        let wasted_percent = timeline.wasted_percent();
         Self {
             bound,
             kiln,
@@ -96,15 +95,16 @@ impl Race {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::farm::Told;
+    use crate::farm::ProgressKind;
 
-    /// Over the bound, on farms of so many workers with 20 frames a slot: the mean and the worst, in percent.
-    fn over(frames: Frames, workers: u32, told: Told) -> (f64, f64) {
-        let races: Vec<Race> =
-            (1..=4).map(|seed| Race::run(&mixed_farm(workers, frames, 20, seed).told(told))).collect();
-        let over = |race: &Race| 100.0 * (race.kiln as f64 / race.bound as f64 - 1.0);
-        let worst = races.iter().map(over).fold(0.0, f64::max);
-        (races.iter().map(over).sum::<f64>() / races.len() as f64, worst)
+    /// The mean and the worst time over the bound, in percent, on farms with 20 frames a slot.
+    fn over(frames: Frames, workers: u32, progress: ProgressKind) -> (f64, f64) {
+        let all: Vec<Makespans> = (1..=4)
+            .map(|seed| Makespans::measure(&mixed_farm(workers, frames, 20, seed).with_progress(progress)))
+            .collect();
+        let over = |times: &Makespans| 100.0 * (times.kiln as f64 / times.bound as f64 - 1.0);
+        let worst = all.iter().map(over).fold(0.0, f64::max);
+        (all.iter().map(over).sum::<f64>() / all.len() as f64, worst)
     }
 
     #[test]
@@ -112,47 +112,47 @@ mod tests {
         for (frames, workers) in
             [(Frames::Even, 1), (Frames::Even, 40), (Frames::Uneven, 4), (Frames::Uneven, 40)]
         {
-            let (_, worst) = over(frames, workers, Told::Samples);
+            let (_, worst) = over(frames, workers, ProgressKind::Samples);
             assert!(worst <= 5.0, "{} on {workers} workers: {worst:.1} %", frames.name());
         }
     }
 
     #[test]
     fn frames_that_drift_end_within_a_twentieth_of_the_bound_on_average() {
-        let (mean, worst) = over(Frames::Drifting, 20, Told::Samples);
+        let (mean, worst) = over(Frames::Drifting, 20, ProgressKind::Samples);
         assert!(mean <= 5.0 && worst <= 6.0, "{mean:.1} %, {worst:.1} % at worst");
     }
 
     /// The speeds of most workers are not known yet when the last frame is begun again.
     #[test]
-    fn a_frame_is_not_begun_again_for_ever() {
-        let race = Race::run(&mixed_farm(100, Frames::Uneven, 5, 10));
-        assert!(race.kiln < 2 * race.bound, "{race:?}");
+    fn a_frame_is_not_begun_again_without_end() {
+        let times = Makespans::measure(&mixed_farm(100, Frames::Uneven, 5, 10));
+        assert!(times.kiln < 2 * times.bound, "{times:?}");
     }
 
-    /// Of a worker that has had one frame, and opened the scene for it, little is known: but not nothing.
+    /// Little is known of a worker that has had one frame and opened the scene for it, but not nothing.
     #[test]
     fn a_small_job_on_a_large_farm_ends_before_first_come_first_served() {
-        let races: Vec<Race> =
-            (1..=4).map(|seed| Race::run(&mixed_farm(50, Frames::Uneven, 2, seed))).collect();
-        let sum = |of: fn(&Race) -> f64| races.iter().map(of).sum::<f64>();
+        let all: Vec<Makespans> =
+            (1..=4).map(|seed| Makespans::measure(&mixed_farm(50, Frames::Uneven, 2, seed))).collect();
+        let sum = |of: fn(&Makespans) -> f64| all.iter().map(of).sum::<f64>();
         let (kiln, warm) = (
-            sum(|race| race.kiln as f64 / race.bound as f64),
-            sum(|race| race.warm as f64 / race.bound as f64),
+            sum(|times| times.kiln as f64 / times.bound as f64),
+            sum(|times| times.warm as f64 / times.bound as f64),
         );
-        assert!(kiln < 0.75 * warm, "{races:?}");
+        assert!(kiln < 0.75 * warm, "{all:?}");
     }
 
-    /// An attempt that was all but done was ended for one that was guessed to be sooner, and that one again.
+    /// An attempt that was nearly done was once replaced by one that was guessed to be sooner, and that one again.
     #[test]
-    fn what_is_all_but_done_is_not_ended_for_a_guess() {
-        let race = Race::run(&mixed_farm(200, Frames::Uneven, 2, 10));
-        assert!(race.kiln < race.warm / 2, "{race:?}");
+    fn an_attempt_that_is_nearly_done_is_not_replaced_by_a_guess() {
+        let times = Makespans::measure(&mixed_farm(200, Frames::Uneven, 2, 10));
+        assert!(times.kiln < times.warm / 2, "{times:?}");
     }
 
     #[test]
-    fn progress_that_is_no_measure_of_time_is_learned_to_read() {
-        let (mean, worst) = over(Frames::Drifting, 50, Told::Adaptive);
+    fn the_meaning_of_adaptive_progress_is_learned() {
+        let (mean, worst) = over(Frames::Drifting, 50, ProgressKind::Adaptive);
         assert!(mean <= 5.0 && worst <= 6.5, "{mean:.1} %, {worst:.1} % at worst");
     }
 }

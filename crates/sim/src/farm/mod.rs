@@ -1,11 +1,11 @@
-//! A farm whose machines and frames are known to the simulator and to nobody else: what the policy is judged on.
+//! Farms whose machines and frames are known to the simulator and not to the core, to measure the policy.
 
 mod bound;
 mod life;
 pub mod makespan;
 mod naive;
 pub mod scenarios;
-mod story;
+mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,23 +14,23 @@ use kiln_types::{BlobHash, JobId, SessionKey};
 
 pub use bound::lower_bound_ms;
 pub use naive::{Naive, naive_ms};
-pub use story::{Run, RunEnd, Story};
+pub use timeline::{Run, RunEnd, Timeline};
 
-/// One way between server and worker; milliseconds.
+/// The latency between server and worker; milliseconds.
 pub const LATENCY_MS: u64 = 5;
-/// From the end of a frame until it is stored; the next frame renders meanwhile.
+/// The time from the end of a frame until it is stored; the next frame renders meanwhile.
 pub const UPLOAD_MS: u64 = 300;
 
-/// All that is going to happen, but for what the scheduler decides.
+/// All events of a run but the decisions of the scheduler.
 #[derive(Debug, Clone, Default)]
 pub struct FarmSetup {
     pub nodes: Vec<Node>,
     pub shots: Vec<Shot>,
     pub limits: BTreeMap<String, u32>,
     pub shares: Vec<(Account, Share)>,
-    /// The times at which the server is killed, and for how long it is down; milliseconds.
+    /// The times at which the server is killed, each with the time that it is down; milliseconds.
     pub outages: Vec<(u64, u64)>,
-    /// The end of the run; `None`: it ends when every job has.
+    /// The end of the run; `None`: the end of the last job.
     pub until: Option<u64>,
 }
 
@@ -38,38 +38,38 @@ pub struct FarmSetup {
 #[derive(Debug, Clone)]
 pub struct Node {
     pub offer: WorkerOffer,
-    /// Its speed as a part of an average one, in hundredths.
+    /// The speed in hundredths of the average.
     pub speed: u64,
-    pub fates: Vec<(u64, Fate)>,
+    pub events: Vec<(u64, NodeEvent)>,
 }
 
 /// An event of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It is gone with all that it held; the server's lease finds out.
+pub enum NodeEvent {
+    /// The machine is gone with all its attempts.
     Dies,
-    /// It is back, and knows nothing.
+    /// The machine is back, without an attempt.
     Returns,
-    /// It takes nothing new, by its own decision.
+    /// The machine takes no new work, by its own rules.
     Unavailable,
     Works,
-    /// Every frame on it fails, quickly.
-    IsQuarantined,
+    /// Every frame on the machine fails from now on, quickly.
+    Breaks,
     Recovers,
 }
 
-/// A job and what its frames are like.
+/// A job with the properties of its frames.
 #[derive(Debug, Clone)]
 pub struct Shot {
     /// The time at which it is submitted.
     pub at: u64,
     pub plan: JobPlan,
-    /// Milliseconds of each frame on a middling slot, by task; a later step goes on where the list is.
+    /// Milliseconds of each frame on an average slot, by task.
     pub work: Vec<u64>,
-    /// Milliseconds that opening the scene takes on a middling slot.
+    /// Milliseconds that opening the scene takes on an average slot.
     pub opening: u64,
-    pub told: Told,
-    /// The memory that each frame takes, in bytes, by task; none where it is empty.
+    pub progress: ProgressKind,
+    /// The bytes of each frame, by task; empty if memory does not matter.
     pub memory: Vec<u64>,
     /// Frames that fail wherever they run.
     pub broken: BTreeSet<u32>,
@@ -77,20 +77,20 @@ pub struct Shot {
     pub deadly: BTreeSet<u32>,
 }
 
-/// The progress that Blender reports of a frame, eight times while it renders. Each is as it was measured
+/// The kind of progress that Blender reports of a frame, eight times while it renders, as it was measured
 /// (`bench/progress.py`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Told {
+pub enum ProgressKind {
     /// Samples of a fixed number: off by up to a third, more often too few than too many.
     #[default]
     Samples,
-    /// Samples where Cycles stops early in the parts that are done: half of the time is over when it tells a fifth.
+    /// Samples with adaptive sampling: half of the time is over when a fifth is reported.
     Adaptive,
-    /// Nothing, as Blender 3.4 does.
+    /// No progress, as of Blender 3.4.
     Nothing,
 }
 
-impl Told {
+impl ProgressKind {
     pub const ALL: [Self; 3] = [Self::Samples, Self::Adaptive, Self::Nothing];
 
     pub fn name(self) -> &'static str {
@@ -101,7 +101,7 @@ impl Told {
         }
     }
 
-    /// Returns what is told of a frame when so many eighths of its time are over; hundredths.
+    /// The progress that is reported of a frame after this many eighths of its time; hundredths.
     fn hundredths(self, frame: u32, eighth: u64) -> Option<u8> {
         let at = eighth as f64 / 8.0;
         let off = 0.74 + (u64::from(frame) * 7 + eighth * 5) as f64 % 38.0 / 100.0;
@@ -116,19 +116,19 @@ impl Told {
 impl Node {
     pub fn new(slots: u16, speed: u64) -> Self {
         let offer = WorkerOffer { slots, ..WorkerOffer::default() };
-        Self { offer, speed, fates: Vec::new() }
+        Self { offer, speed, events: Vec::new() }
     }
 
-    /// Milliseconds that so much work takes on one of its slots.
+    /// Milliseconds of this work on one slot.
     pub fn ms(&self, work: u64) -> u64 {
         (work * 100).div_ceil(self.speed.max(1))
     }
 }
 
 impl FarmSetup {
-    /// Blender says this of the frames of every job.
-    pub fn told(mut self, told: Told) -> Self {
-        self.shots.iter_mut().for_each(|shot| shot.told = told);
+    /// Sets the progress of the frames of every job.
+    pub fn with_progress(mut self, progress: ProgressKind) -> Self {
+        self.shots.iter_mut().for_each(|shot| shot.progress = progress);
         self
     }
 }
@@ -140,10 +140,10 @@ impl Shot {
         let step = StepPlan::new(work.len() as u32, session);
         let plan = JobPlan::new(JobId(id), vec![step]).expect("one step of some frames is a job");
         let (memory, broken, deadly) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        Self { at: 0, plan, work, opening: 0, told: Told::default(), memory, broken, deadly }
+        Self { at: 0, plan, work, opening: 0, progress: ProgressKind::default(), memory, broken, deadly }
     }
 
-    /// So many frames that take the same time.
+    /// A job of frames that take the same time.
     pub fn even(id: u64, frames: u32, ms: u64) -> Self {
         Self::new(id, vec![ms; frames as usize])
     }
@@ -164,7 +164,7 @@ impl Shot {
         self.scheduled(SchedulingOptions { priority, ..SchedulingOptions::default() })
     }
 
-    /// Every step asks for this.
+    /// Sets the requirement of every step.
     pub fn requires(mut self, requires: Requirement) -> Self {
         let steps = self.plan.steps().iter();
         let steps = steps.map(|step| StepPlan { requires: requires.clone(), ..step.clone() }).collect();

@@ -1,4 +1,4 @@
-//! The scheduler that every farm has on its first day.
+//! Naive schedulers, to compare with.
 
 use std::{
     cmp::Reverse,
@@ -7,13 +7,13 @@ use std::{
 
 use super::{FarmSetup, LATENCY_MS, UPLOAD_MS};
 
-/// One frame at a time, first come first served: a free slot asks, gets the next frame, renders and delivers it, and
-/// asks again.
+/// A scheduler that serves one frame at a time, first come first served: a vacant slot asks, gets the next frame, renders
+/// and delivers it, and asks again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naive {
-    /// It keeps the scene open between two frames.
+    /// A slot keeps the scene open between two frames.
     Warm,
-    /// It starts Blender again for each frame.
+    /// A slot starts Blender again for each frame.
     Cold,
 }
 
@@ -21,7 +21,7 @@ pub enum Naive {
 pub fn naive_ms(farm: &FarmSetup, naive: Naive) -> u64 {
     let shot = &farm.shots[0];
     let mut frames: VecDeque<u64> = shot.work.iter().copied().collect();
-    // When each slot asks next, whose it is, and whether it has the scene open.
+    // The time of each slot's next request, its node and place, and whether it has the scene open.
     let mut free = BinaryHeap::new();
     for (index, node) in farm.nodes.iter().enumerate() {
         (0..node.offer.slots).for_each(|slot| free.push(Reverse((0, index, slot, false))));

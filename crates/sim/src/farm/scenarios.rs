@@ -1,31 +1,30 @@
-//! One farm for each promise of the scheduler, and the line that it must pass.
+//! A farm for each promise of the scheduler, with the line that it must pass.
 
 mod failure;
 mod fit;
 mod order;
 
-use super::{FarmSetup, Story};
+use super::{FarmSetup, Timeline};
 
-/// A farm, and what must be true of what happened on it.
+/// A farm, and the condition that its timeline must meet.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     pub name: &'static str,
-    /// The promise, in words.
     pub promise: &'static str,
     pub farm: fn() -> FarmSetup,
-    /// The measured result, or what is wrong, in words.
-    pub judge: fn(&FarmSetup, &Story) -> Result<String, String>,
+    /// Compares the timeline with the promise; result and error are the measure in words.
+    pub judge: fn(&FarmSetup, &Timeline) -> Result<String, String>,
 }
 
 impl Scenario {
     /// # Errors
-    /// What was measured, where that is short of the promise.
+    /// The measure, if it is short of the promise.
     ///
     /// # Panics
-    /// Where an invariant is broken.
+    /// If an invariant is broken.
     pub fn run(&self) -> Result<String, String> {
         let farm = (self.farm)();
-        (self.judge)(&farm, &farm.live())
+        (self.judge)(&farm, &farm.run())
     }
 }
 
@@ -34,12 +33,11 @@ pub fn all() -> Vec<Scenario> {
     [order::SCENARIOS, fit::SCENARIOS, failure::SCENARIOS].concat()
 }
 
-/// The measure, where it holds; else what it is.
 fn line(holds: bool, measured: String) -> Result<String, String> {
     if holds { Ok(measured) } else { Err(measured) }
 }
 
-/// As minutes and seconds.
+/// The time as minutes and seconds.
 fn clock(ms: u64) -> String {
     format!("{}:{:02}", ms / 60_000, ms / 1000 % 60)
 }

@@ -1,7 +1,7 @@
 //! Scenarios of failures.
 
 use super::{HOUR, MINUTE, SECOND, Scenario, clock, line};
-use crate::farm::{FarmSetup, Fate, Node, RunEnd, Shot, lower_bound_ms};
+use crate::farm::{FarmSetup, Node, NodeEvent, RunEnd, Shot, lower_bound_ms};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -12,15 +12,15 @@ pub const SCENARIOS: &[Scenario] = &[
             nodes[3].speed = 100;
             FarmSetup { nodes, shots: vec![Shot::even(1, 200, 300 * SECOND)], ..FarmSetup::default() }
         },
-        judge: |farm, story| {
-            let (bound, took) = (lower_bound_ms(farm), story.took_ms());
+        judge: |farm, timeline| {
+            let (bound, took) = (lower_bound_ms(farm), timeline.took_ms());
             let over = 100.0 * (took as f64 / bound as f64 - 1.0);
             line(
                 over <= 5.0,
                 format!(
                     "{over:.1} % over the bound of {}, with {} second attempts",
                     clock(bound),
-                    story.speculations
+                    timeline.speculations
                 ),
             )
         },
@@ -31,28 +31,31 @@ pub const SCENARIOS: &[Scenario] = &[
         farm: || {
             // From 20:00 on, three nights.
             let nights = (0..3).flat_map(|day| {
-                [(day * 24 * HOUR + 2 * HOUR, Fate::Unavailable), (day * 24 * HOUR + 10 * HOUR, Fate::Works)]
+                [
+                    (day * 24 * HOUR + 2 * HOUR, NodeEvent::Unavailable),
+                    (day * 24 * HOUR + 10 * HOUR, NodeEvent::Works),
+                ]
             });
-            let sleeper = Node { fates: nights.collect(), ..Node::new(2, 100) };
+            let sleeper = Node { events: nights.collect(), ..Node::new(2, 100) };
             FarmSetup {
                 nodes: vec![sleeper.clone(), sleeper, Node::new(1, 100)],
                 shots: vec![Shot::even(1, 600, 17 * MINUTE)],
                 ..FarmSetup::default()
             }
         },
-        judge: |_, story| {
+        judge: |_, timeline| {
             // What was on its way when it fell asleep begins.
             let asleep = |at: u64| (2 * HOUR + SECOND..10 * HOUR).contains(&(at % (24 * HOUR)));
             let late = |run: &&crate::farm::Run| run.node < 2 && asleep(run.began);
             let (in_sleep, lost) = (
-                story.runs.iter().filter(late).count(),
-                story.runs.iter().filter(|run| run.node < 2 && run.end == RunEnd::Lost).count(),
+                timeline.runs.iter().filter(late).count(),
+                timeline.runs.iter().filter(|run| run.node < 2 && run.end == RunEnd::Lost).count(),
             );
             line(
-                in_sleep == 0 && lost == 0 && story.completed(),
+                in_sleep == 0 && lost == 0 && timeline.completed(),
                 format!(
                     "{in_sleep} frames begun asleep, {lost} lost; done after {} h",
-                    story.took_ms() / HOUR
+                    timeline.took_ms() / HOUR
                 ),
             )
         },
@@ -65,21 +68,21 @@ pub const SCENARIOS: &[Scenario] = &[
             let flaps = |phase: u64| {
                 let deaths = (0..40).flat_map(move |n| {
                     let at = phase * 20 * SECOND + n * 4 * MINUTE + 3 * MINUTE;
-                    [(at, Fate::Dies), (at + 30 * SECOND, Fate::Returns)]
+                    [(at, NodeEvent::Dies), (at + 30 * SECOND, NodeEvent::Returns)]
                 });
-                Node { fates: deaths.collect(), ..Node::new(1, 100) }
+                Node { events: deaths.collect(), ..Node::new(1, 100) }
             };
             let mut nodes = vec![Node::new(1, 100); 4];
             nodes.extend((0..4).map(flaps));
             FarmSetup { nodes, shots: vec![Shot::even(1, 200, 40 * SECOND)], ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let lost = story.runs.iter().filter(|run| run.end == RunEnd::Lost).count();
-            let took = story.took_ms();
+        judge: |_, timeline| {
+            let lost = timeline.runs.iter().filter(|run| run.end == RunEnd::Lost).count();
+            let took = timeline.took_ms();
             // A flapping machine ends 4 frames every 4 minutes, a steady one 6.
             let allowed = 200 * 4 * MINUTE / (4 * 6 + 4 * 4);
             line(
-                story.completed() && took <= allowed * 3 / 2,
+                timeline.completed() && took <= allowed * 3 / 2,
                 format!(
                     "{lost} frames were lost with their machines and rendered again; done at {}, of {}",
                     clock(took),
@@ -94,18 +97,18 @@ pub const SCENARIOS: &[Scenario] = &[
                   seldom; no frame fails for it; when it is well it works again",
         farm: || {
             let mut nodes = vec![Node::new(1, 100); 5];
-            nodes[2].fates = vec![(2 * MINUTE, Fate::IsQuarantined), (40 * MINUTE, Fate::Recovers)];
+            nodes[2].events = vec![(2 * MINUTE, NodeEvent::Breaks), (40 * MINUTE, NodeEvent::Recovers)];
             FarmSetup { nodes, shots: vec![Shot::even(1, 1200, 20 * SECOND)], ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let failed = story.runs.iter().filter(|run| matches!(run.end, RunEnd::Failed(_))).count();
-            let well = story
+        judge: |_, timeline| {
+            let failed = timeline.runs.iter().filter(|run| matches!(run.end, RunEnd::Failed(_))).count();
+            let well = timeline
                 .runs
                 .iter()
                 .filter(|run| run.node == 2 && run.began > 40 * MINUTE && run.end == RunEnd::Rendered);
             let well = well.count();
             line(
-                story.completed() && story.failed.is_empty() && failed <= 12 && well > 20,
+                timeline.completed() && timeline.failed.is_empty() && failed <= 12 && well > 20,
                 format!(
                     "{failed} attempts failed in 38 minutes; {well} frames rendered on it after it was well"
                 ),
@@ -122,17 +125,17 @@ pub const SCENARIOS: &[Scenario] = &[
             shot.broken.insert(66);
             FarmSetup { nodes: vec![Node::new(2, 100); 6], shots: vec![shot], ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let tries = |index: u32| story.of(1).filter(|run| run.task.index.0 == index).count();
+        judge: |_, timeline| {
+            let tries = |index: u32| timeline.of(1).filter(|run| run.task.index.0 == index).count();
             let workers = |index: u32| {
                 let on: std::collections::BTreeSet<usize> =
-                    story.of(1).filter(|run| run.task.index.0 == index).map(|run| run.node).collect();
+                    timeline.of(1).filter(|run| run.task.index.0 == index).map(|run| run.node).collect();
                 on.len()
             };
             let (deadly, broken) = (tries(33), tries(66));
             line(
-                story.commits.len() == 118
-                    && story.failed.len() == 2
+                timeline.commits.len() == 118
+                    && timeline.failed.len() == 2
                     && deadly <= 3
                     && broken == 3
                     && workers(66) == 3,
@@ -153,12 +156,12 @@ pub const SCENARIOS: &[Scenario] = &[
             outages: vec![(5 * MINUTE, 20 * SECOND), (12 * MINUTE, 10 * MINUTE), (30 * MINUTE, SECOND)],
             ..FarmSetup::default()
         },
-        judge: |farm, story| {
-            let rendered = story.runs.iter().filter(|run| run.end == RunEnd::Rendered).count();
-            let (bound, took) = (lower_bound_ms(farm), story.took_ms());
+        judge: |farm, timeline| {
+            let rendered = timeline.runs.iter().filter(|run| run.end == RunEnd::Rendered).count();
+            let (bound, took) = (lower_bound_ms(farm), timeline.took_ms());
             // Workers go on with their queues while it is down.
             line(
-                story.completed() && rendered <= 302 && took <= bound + 11 * MINUTE,
+                timeline.completed() && rendered <= 302 && took <= bound + 11 * MINUTE,
                 format!(
                     "{rendered} frames rendered for 300; done at {}, of {} and 10:21 without a server",
                     clock(took),

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use kiln_core::{Gpus, Label, Requirement, Room, SchedulingOptions, WorkerOffer};
 
 use super::{GIB, MINUTE, SECOND, Scenario, clock, line};
-use crate::farm::{FarmSetup, Node, RunEnd, Shot, Story};
+use crate::farm::{FarmSetup, Node, RunEnd, Shot, Timeline};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -22,9 +22,9 @@ pub const SCENARIOS: &[Scenario] = &[
             let shots = vec![Shot::even(1, 30, 20 * SECOND).requires(tagged), Shot::even(2, 60, 20 * SECOND)];
             FarmSetup { nodes, shots, ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let right = story.of(1).all(|run| run.node < 2);
-            let took = story.took_ms();
+        judge: |_, timeline| {
+            let right = timeline.of(1).all(|run| run.node < 2);
+            let took = timeline.took_ms();
             // 90 frames on 6 slots are 5:00.
             line(
                 right && took <= 6 * MINUTE,
@@ -55,16 +55,17 @@ pub const SCENARIOS: &[Scenario] = &[
                 ..FarmSetup::default()
             }
         },
-        judge: |_, story| {
+        judge: |_, timeline| {
             let sets =
-                |job: u64, count: usize| story.of(job).all(|run| run.claim.gpus.iter().count() == count);
+                |job: u64, count: usize| timeline.of(job).all(|run| run.claim.gpus.iter().count() == count);
             let alone = (0..2).all(|node| {
                 (0..4).all(|gpu| {
                     let on = |run: &&crate::farm::Run| run.node == node && run.claim.gpus.0 >> gpu & 1 == 1;
-                    Story::most_at_once(story.runs.iter().filter(on).map(|run| (run.began, run.ended))) == 1
+                    Timeline::most_at_once(timeline.runs.iter().filter(on).map(|run| (run.began, run.ended)))
+                        == 1
                 })
             });
-            let took = story.took_ms();
+            let took = timeline.took_ms();
             line(
                 sets(1, 1) && sets(2, 4) && sets(3, 0) && alone && took <= 5 * MINUTE,
                 format!(
@@ -90,13 +91,13 @@ pub const SCENARIOS: &[Scenario] = &[
                 ..FarmSetup::default()
             }
         },
-        judge: |_, story| {
-            let lacks = story.runs.iter().filter(|run| matches!(run.end, RunEnd::Failed(_))).count();
+        judge: |_, timeline| {
+            let lacks = timeline.runs.iter().filter(|run| matches!(run.end, RunEnd::Failed(_))).count();
             let heavy =
-                story.runs.iter().rev().find(|run| run.task.index.0 == 30 && run.end == RunEnd::Rendered);
-            let took = story.took_ms();
+                timeline.runs.iter().rev().find(|run| run.task.index.0 == 30 && run.end == RunEnd::Rendered);
+            let took = timeline.took_ms();
             line(
-                story.completed()
+                timeline.completed()
                     && heavy.is_some_and(|run| run.node == 2)
                     && lacks <= 6
                     && took <= 7 * MINUTE,
@@ -115,11 +116,14 @@ pub const SCENARIOS: &[Scenario] = &[
             shot.memory[5] = 100 * GIB;
             FarmSetup { nodes: vec![node(64), node(32)], shots: vec![shot], ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let tries = story.of(1).filter(|run| run.task.index.0 == 5).count();
-            let said = story.failed.values().next().cloned().unwrap_or_default();
+        judge: |_, timeline| {
+            let tries = timeline.of(1).filter(|run| run.task.index.0 == 5).count();
+            let said = timeline.failed.values().next().cloned().unwrap_or_default();
             line(
-                story.failed.len() == 1 && story.commits.len() == 19 && tries <= 3 && said.contains("memory"),
+                timeline.failed.len() == 1
+                    && timeline.commits.len() == 19
+                    && tries <= 3
+                    && said.contains("memory"),
                 format!("{tries} tries; “{said}”"),
             )
         },
@@ -141,9 +145,9 @@ pub const SCENARIOS: &[Scenario] = &[
             let big = big.at(2 * MINUTE);
             FarmSetup { nodes: vec![node.clone(), node], shots: vec![small, big], ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let start = story.start_of(2).unwrap_or(u64::MAX).saturating_sub(2 * MINUTE);
-            line(start <= 90 * SECOND && story.completed(), format!("{} after it came", clock(start)))
+        judge: |_, timeline| {
+            let start = timeline.start_of(2).unwrap_or(u64::MAX).saturating_sub(2 * MINUTE);
+            line(start <= 90 * SECOND && timeline.completed(), format!("{} after it came", clock(start)))
         },
     },
     Scenario {
@@ -157,8 +161,8 @@ pub const SCENARIOS: &[Scenario] = &[
             });
             FarmSetup { nodes: vec![Node::new(2, 100); 6], shots: shots.collect(), ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let (opened, frames, took) = (story.openings(), story.commits.len(), story.took_ms());
+        judge: |_, timeline| {
+            let (opened, frames, took) = (timeline.openings(), timeline.commits.len(), timeline.took_ms());
             // All work on 12 slots is 10:00, without openings.
             line(
                 opened <= 144 && took <= 15 * MINUTE,

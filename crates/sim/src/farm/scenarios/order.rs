@@ -6,7 +6,7 @@ use kiln_core::{Account, Moment, Requirement, SchedulingOptions, Share};
 use kiln_types::JobId;
 
 use super::{HOUR, MINUTE, SECOND, Scenario, clock, line};
-use crate::farm::{FarmSetup, Node, RunEnd, Shot, Story};
+use crate::farm::{FarmSetup, Node, RunEnd, Shot, Timeline};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -21,8 +21,8 @@ pub const SCENARIOS: &[Scenario] = &[
             ],
             ..FarmSetup::default()
         },
-        judge: |_, story| {
-            let took = story.end_of(2).unwrap_or(u64::MAX) - MINUTE;
+        judge: |_, timeline| {
+            let took = timeline.end_of(2).unwrap_or(u64::MAX) - MINUTE;
             // Ten rounds on eight slots, after the frames that ran; a twentieth of the time is owed to others.
             line(took <= 240 * SECOND, format!("{} after it came; alone it takes 3:20", clock(took)))
         },
@@ -37,15 +37,15 @@ pub const SCENARIOS: &[Scenario] = &[
                 user: user.into(),
                 ..SchedulingOptions::default()
             };
-            let mut shots = vec![Shot::even(1, 5000, 10 * SECOND).scheduled(of("film", "ada"))];
-            shots.extend((2..=6).map(|id| Shot::even(id, 1000, 10 * SECOND).scheduled(of("film", "bob"))));
+            let mut shots = vec![Shot::even(1, 5000, 10 * SECOND).scheduled(of("show", "ada"))];
+            shots.extend((2..=6).map(|id| Shot::even(id, 1000, 10 * SECOND).scheduled(of("show", "bob"))));
             shots.push(Shot::even(7, 5000, 10 * SECOND).scheduled(of("ad", "cy")));
-            let shares = vec![(Account::Project("film".into()), Share { weight: 300, max_slots: None })];
+            let shares = vec![(Account::Project("show".into()), Share { weight: 300, max_slots: None })];
             FarmSetup { nodes: nodes(16), shots, shares, until: Some(30 * MINUTE), ..FarmSetup::default() }
         },
-        judge: |_, story| {
+        judge: |_, timeline| {
             let busy = |jobs: std::ops::RangeInclusive<u64>| -> f64 {
-                jobs.map(|job| story.busy_ms(job, 0, 30 * MINUTE)).sum::<u64>() as f64
+                jobs.map(|job| timeline.busy_ms(job, 0, 30 * MINUTE)).sum::<u64>() as f64
             };
             let (ada, bob, cy) = (busy(1..=1), busy(2..=6), busy(7..=7));
             let all = ada + bob + cy;
@@ -71,9 +71,9 @@ pub const SCENARIOS: &[Scenario] = &[
                 .extend((0..60).map(|n| Shot::even(n + 2, 100, 10 * SECOND).at(n * 2 * MINUTE).priority(80)));
             FarmSetup { nodes: nodes(8), shots, ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let (low, all) = (story.end_of(1).unwrap_or(u64::MAX), story.took_ms());
-            let part = story.busy_ms(1, 0, low) as f64 / (8 * low) as f64;
+        judge: |_, timeline| {
+            let (low, all) = (timeline.end_of(1).unwrap_or(u64::MAX), timeline.took_ms());
+            let part = timeline.busy_ms(1, 0, low) as f64 / (8 * low) as f64;
             let ends = low < all * 3 / 4 && (0.025..=0.1).contains(&part);
             line(
                 ends,
@@ -96,9 +96,9 @@ pub const SCENARIOS: &[Scenario] = &[
                 vec![Shot::even(1, 90, 20 * SECOND).scheduled(capped), Shot::even(2, 210, 20 * SECOND)];
             FarmSetup { nodes: nodes(10), shots, ..FarmSetup::default() }
         },
-        judge: |farm, story| {
-            let (most, took) = (workers_at_once(story, 1), story.took_ms());
-            let part = busy_percent(farm, story);
+        judge: |farm, timeline| {
+            let (most, took) = (workers_at_once(timeline, 1), timeline.took_ms());
+            let part = busy_percent(farm, timeline);
             line(
                 most == 3 && part >= 93,
                 format!("{most} at most; all slots are busy {part} % of {}", clock(took)),
@@ -119,9 +119,9 @@ pub const SCENARIOS: &[Scenario] = &[
                 vec![(Account::User("ada".into()), Share { max_slots: Some(4), ..Share::default() })];
             FarmSetup { nodes: nodes(12), shots, shares, ..FarmSetup::default() }
         },
-        judge: |farm, story| {
-            let ada = story.of(1).chain(story.of(2)).map(|run| (run.began, run.ended));
-            let (most, part) = (Story::most_at_once(ada), busy_percent(farm, story));
+        judge: |farm, timeline| {
+            let ada = timeline.of(1).chain(timeline.of(2)).map(|run| (run.began, run.ended));
+            let (most, part) = (Timeline::most_at_once(ada), busy_percent(farm, timeline));
             line(most == 4 && part >= 93, format!("{most} at most; all slots are busy {part} % of the time"))
         },
     },
@@ -144,10 +144,10 @@ pub const SCENARIOS: &[Scenario] = &[
                 ..FarmSetup::default()
             }
         },
-        judge: |_, story| {
-            let runs = || story.of(1).chain(story.of(2));
-            let most = Story::most_at_once(runs().map(|run| (run.began, run.ended)));
-            let end = story.end_of(1).max(story.end_of(2)).unwrap_or(u64::MAX);
+        judge: |_, timeline| {
+            let runs = || timeline.of(1).chain(timeline.of(2));
+            let most = Timeline::most_at_once(runs().map(|run| (run.began, run.ended)));
+            let end = timeline.end_of(1).max(timeline.end_of(2)).unwrap_or(u64::MAX);
             let used: u64 = runs().map(|run| run.ended - run.began).sum();
             let part = used * 100 / (5 * end);
             line(
@@ -169,12 +169,12 @@ pub const SCENARIOS: &[Scenario] = &[
             ];
             FarmSetup { nodes: nodes(8), shots, ..FarmSetup::default() }
         },
-        judge: |_, story| {
-            let (end, start) = (story.end_of(1).unwrap_or(0), story.start_of(2).unwrap_or(0));
+        judge: |_, timeline| {
+            let (end, start) = (timeline.end_of(1).unwrap_or(0), timeline.start_of(2).unwrap_or(0));
             let wait = start.saturating_sub(end);
             // The slots are at work for others meanwhile: the first to be free takes it.
             line(
-                start >= end && wait <= 21 * SECOND && story.completed(),
+                start >= end && wait <= 21 * SECOND && timeline.completed(),
                 format!(
                     "{:.1} s after; every slot was at work for others, whose frames take 20 s",
                     wait as f64 / 1000.0
@@ -193,8 +193,8 @@ pub const SCENARIOS: &[Scenario] = &[
                 ..FarmSetup::default()
             }
         },
-        judge: |_, story| {
-            let start = story.start_of(1).unwrap_or(0);
+        judge: |_, timeline| {
+            let start = timeline.start_of(1).unwrap_or(0);
             line(
                 (HOUR..=HOUR + SECOND).contains(&start),
                 format!("{:.1} s after", start.saturating_sub(HOUR) as f64 / 1000.0),
@@ -207,14 +207,14 @@ fn nodes(count: usize) -> Vec<Node> {
     vec![Node::new(1, 100); count]
 }
 
-fn workers_at_once(story: &Story, job: u64) -> usize {
+fn workers_at_once(timeline: &Timeline, job: u64) -> usize {
     // One slot each.
-    Story::most_at_once(story.of(job).map(|run| (run.began, run.ended)))
+    Timeline::most_at_once(timeline.of(job).map(|run| (run.began, run.ended)))
 }
 
-/// Returns how much of the slots' time went to frames that were delivered.
-fn busy_percent(farm: &FarmSetup, story: &Story) -> u64 {
+/// The percentage of the slots' time that went to delivered frames.
+fn busy_percent(farm: &FarmSetup, timeline: &Timeline) -> u64 {
     let slots: u64 = farm.nodes.iter().map(|node| u64::from(node.offer.slots)).sum();
-    let rendered = story.runs.iter().filter(|run| run.end == RunEnd::Rendered);
-    rendered.map(|run| run.ended - run.began).sum::<u64>() * 100 / (slots * story.took_ms())
+    let rendered = timeline.runs.iter().filter(|run| run.end == RunEnd::Rendered);
+    rendered.map(|run| run.ended - run.began).sum::<u64>() * 100 / (slots * timeline.took_ms())
 }

@@ -1,4 +1,4 @@
-//! The story of a farm: what was rendered where and when.
+//! The timeline of a farm: its runs, commits and ends.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use kiln_types::{AttemptId, FailureCause, JobId, JobState, SlotIndex, TaskId};
 pub struct Run {
     pub attempt: AttemptId,
     pub task: TaskId,
-    /// By its place in the farm.
+    /// The place of the node in the farm.
     pub node: usize,
     pub slot: SlotIndex,
     pub claim: Claim,
     pub began: u64,
-    /// The time at which the slot was free again.
+    /// The time at which the slot was vacant again.
     pub ended: u64,
     pub end: RunEnd,
-    /// It had to open the scene.
+    /// The slot had to open the scene.
     pub opened: bool,
 }
 
@@ -26,32 +26,30 @@ pub struct Run {
 pub enum RunEnd {
     Rendered,
     Failed(FailureCause),
-    /// The server took it back.
+    /// The server revoked the attempt.
     Stopped,
-    /// Its machine died.
+    /// The machine died.
     Lost,
-    /// Nobody looked any more.
+    /// The run of the farm ended before.
     Unfinished,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Story {
-    /// In the order in which they began.
+pub struct Timeline {
+    /// The runs in the order of their starts.
     pub runs: Vec<Run>,
     /// The time of each frame's commit.
     pub commits: BTreeMap<TaskId, u64>,
-    /// Frames that failed for good, with the reason.
+    /// The tasks that failed, with the reason.
     pub failed: BTreeMap<TaskId, String>,
     /// The time and the state of each job's end.
     pub ends: BTreeMap<JobId, (u64, JobState)>,
-    /// Frames that were started again because they would end late.
     pub speculations: u64,
-    /// Attempts asked back from queues.
     pub preemptions: u64,
 }
 
-impl Story {
-    /// Returns when the last job ended.
+impl Timeline {
+    /// The end of the last job.
     pub fn took_ms(&self) -> u64 {
         self.ends.values().map(|(at, _)| *at).max().unwrap_or(0)
     }
@@ -68,12 +66,12 @@ impl Story {
         self.runs.iter().filter(move |run| run.task.job == JobId(job))
     }
 
-    /// Returns when the first frame of the job began.
+    /// The start of the first frame of the job.
     pub fn start_of(&self, job: u64) -> Option<u64> {
         self.of(job).map(|run| run.began).min()
     }
 
-    /// Milliseconds of slots that went to the job between these times.
+    /// Milliseconds of slots that the job had between these times.
     pub fn busy_ms(&self, job: u64, from: u64, to: u64) -> u64 {
         self.of(job).map(|run| run.ended.min(to).saturating_sub(run.began.max(from))).sum()
     }
@@ -81,7 +79,7 @@ impl Story {
     /// The most of these runs at one time.
     pub fn most_at_once(runs: impl Iterator<Item = (u64, u64)>) -> usize {
         let mut edges: Vec<(u64, i32)> = runs.flat_map(|(began, ended)| [(began, 1), (ended, -1)]).collect();
-        // Of one moment, ends come first.
+        // At one time, ends come first.
         edges.sort_unstable();
         let (mut now, mut most) = (0, 0);
         for (_, edge) in edges {
@@ -95,7 +93,7 @@ impl Story {
         self.runs.iter().filter(|run| run.opened).count()
     }
 
-    /// Part of the rendering that was thrown away, in hundredths.
+    /// The percentage of the rendering that was wasted.
     pub fn wasted_percent(&self) -> u64 {
         let ms = |run: &Run| run.ended - run.began;
         let all: u64 = self.runs.iter().map(ms).sum();

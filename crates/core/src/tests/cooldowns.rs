@@ -1,4 +1,4 @@
-//! Workers that do not take what they are given.
+//! Cooldowns of workers that refuse assignments.
 
 use kiln_types::{DesiredState, FailureCause, JobState};
 
@@ -20,28 +20,28 @@ fn until_next(farm: &mut Farm, worker: u64, alive: &[u64]) -> u64 {
     farm.now.since(before)
 }
 
-fn hand_back_all(farm: &mut Farm, worker: u64) {
+fn return_all(farm: &mut Farm, worker: u64) {
     for held in farm.holdings(worker) {
         farm.finish(worker, held.task, Finish::Returned);
     }
 }
 
 #[test]
-fn one_that_hands_everything_back_is_asked_ever_more_seldom() {
+fn a_worker_that_returns_everything_gets_work_ever_less_often() {
     let mut farm = Farm::new();
     farm.submit(job(1, 20));
     farm.join(1, 2);
     farm.schedule();
     for pause in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
         assert!(!farm.holdings(1).is_empty());
-        hand_back_all(&mut farm, 1);
+        return_all(&mut farm, 1);
         assert_eq!(until_next(&mut farm, 1, &[1]), pause);
     }
     // Once it begins something, it is a worker as any other.
     let first = farm.holdings(1)[0].task;
     farm.start(1, first);
     farm.deliver(1, first);
-    hand_back_all(&mut farm, 1);
+    return_all(&mut farm, 1);
     assert_eq!(until_next(&mut farm, 1, &[1]), 500);
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
@@ -53,7 +53,7 @@ fn other_sessions_and_other_workers_go_on() {
     farm.submit(job(1, 4));
     farm.join(1, 1);
     farm.schedule();
-    hand_back_all(&mut farm, 1);
+    return_all(&mut farm, 1);
     farm.submit(job(2, 1));
     farm.join(2, 1);
     farm.schedule();
@@ -67,7 +67,7 @@ fn other_sessions_and_other_workers_go_on() {
 }
 
 #[test]
-fn what_was_asked_back_is_no_refusal() {
+fn the_return_of_a_preempted_attempt_is_no_refusal() {
     let mut farm = Farm::new();
     farm.submit(job(1, 3));
     farm.join(1, 1);
@@ -78,7 +78,7 @@ fn what_was_asked_back_is_no_refusal() {
     assert_eq!(until_next(&mut farm, 1, &[1]), 0);
     // One that drains, and then works again.
     farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Draining, out));
-    hand_back_all(&mut farm, 1);
+    return_all(&mut farm, 1);
     farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Active, out));
     assert_eq!(until_next(&mut farm, 1, &[1]), 0);
 }
@@ -165,7 +165,7 @@ fn a_task_that_broken_workers_have_failed_waits_for_the_one_that_returned_it() {
     }
     farm.schedule();
     assert_eq!(farm.queue(4, 0), [0]);
-    hand_back_all(&mut farm, 4);
+    return_all(&mut farm, 4);
     assert_eq!(farm.counts(1).waiting, 1, "nothing went wrong with it");
     assert!(until_next(&mut farm, 4, &[4]) > 0);
     farm.start(4, task(1, 0));
