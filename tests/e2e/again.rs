@@ -1,4 +1,4 @@
-//! Rendered, edited, moved, and rendered again: what becomes of the frames that are there (decision 019).
+//! Renders, edits, moves and renders again: which frames are kept and which are replaced (decision 019).
 
 use std::{
     path::{Path, PathBuf},

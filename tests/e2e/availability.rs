@@ -68,7 +68,7 @@ fn a_worker_that_sleeps_says_until_when_and_another_takes_the_job() {
     assert!(!report.to_string().contains("sleeper"), "{report}");
 }
 
-/// A program named `blender` that was not told to stay in the background.
+/// A program named `blender` that runs without `--background`.
 struct Open(Child);
 
 impl Open {

@@ -1,4 +1,4 @@
-//! Simulations that nobody baked: Kiln bakes them first, and the frames are those of a person who steps through.
+//! Simulations without a bake: Kiln bakes them first, and the frames are those of a person who steps through the scene.
 
 use std::{path::Path, process::Command};
 
@@ -130,8 +130,8 @@ fn what_a_library_simulates_is_refused_before_anything_is_sent_and_so_is_what_mu
     );
 }
 
-/// Of empties' collections, of overrides, what moves others and what shows by others alone, rigid bodies of which one is
-/// a library's; what the saved frame does not show, what other scenes hold, and what lost its bake.
+/// Simulations in instanced collections and of overrides, some that move others and some that only show through others, rigid
+/// bodies of which one is in a library, some that the saved frame does not show, some of other scenes, and one without its bake.
 const WITH_THE_WHEEL: [&str; 10] =
     ["cloth", "crowd", "costume", "puppet", "swarm", "carried", "keyed", "backdrop", "composited", "lost"];
 

@@ -1,4 +1,4 @@
-//! `kiln bundle` with projects of real Blenders: what it makes opens where the original is not.
+//! `kiln bundle` with projects of real Blenders: bundles open on machines without the original.
 
 use std::{fs, path::Path, process::Command};
 

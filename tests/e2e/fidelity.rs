@@ -5,7 +5,7 @@ use std::path::Path;
 use kiln_fidelity::{Options, Verdict, can_hide, run};
 use kiln_testkit::{blenders, skip, temp_dir};
 
-/// Of each chapter, the rows that went wrong once, and those whose mechanism is Kiln's own.
+/// The rows of each chapter that failed once, or that depend on a mechanism of Kiln.
 const ROWS: &[&str] = &[
     "animation-keyframes-location-of-an-object",
     "animation-drivers-the-scene-s-frame-range",

@@ -127,7 +127,7 @@ fn what_the_first_version_left_goes_on() {
     }
     let id = |name: &str| ids[name].to_string();
 
-    // What was not fetched lands where the first version noted it, beside what is there.
+    // Frames that were not fetched go to the folder that the first version saved, beside those that are there.
     let held = fixture.json(&["jobs", "fetch", &id("held")]);
     assert_eq!((&held["fetched"], &held["there"]), (&2.into(), &0.into()), "{held}");
     let farm = [&["--no-local", "--out", "farm", "--frames", "3-5"], QUICK].concat();

@@ -1,4 +1,4 @@
-//! The house itself: who may depend on whom, what licences are linked in, how long files are.
+//! Rules of the workspace: dependencies between crates, licences, and the lengths of files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

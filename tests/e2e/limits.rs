@@ -31,7 +31,7 @@ bpy.app.handlers.render_pre.append(obey)
 "#;
 
 impl Home {
-    /// A scene whose frames do as they are told by [`Home::tell`]; it needs trust.
+    /// A scene whose frames follow the orders of [`Home::tell`]; it needs trust.
     fn obedient(&self) -> String {
         let (folder, blend) = (self.orders(), self.work().join("shot.blend"));
         fs::create_dir(&folder).unwrap();

@@ -161,7 +161,7 @@ impl Lan {
         String::from_utf8(shown.stdout).unwrap().trim().replace(':', "")
     }
 
-    /// The card of machine 1, 2, ..., which hears calls from when this returns.
+    /// Returns the network card of a machine (1, 2, ...), which listens for wake-up packets.
     pub fn card(&self, host: u8) -> Card {
         let script = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(120); \
                       s.bind(('', 9)); print('listens', flush=True); print(s.recv(200).hex())";

@@ -1,4 +1,4 @@
-//! The order and the needs of jobs: real Blenders under priorities, dependencies, limits, caps and pools.
+//! The order and the requirements of jobs: real Blenders under priorities, dependencies, limits, caps and pools.
 
 use std::time::Duration;
 

@@ -136,7 +136,7 @@ impl Machine {
         Some(children.split_whitespace().next()?.to_owned())
     }
 
-    /// Everything in it is gone at once, as nothing was told to end.
+    /// Kills everything in it at once, without a signal to end.
     fn cut_power(&mut self) {
         if let Some(init) = self.init() {
             let _ = Command::new("kill").args(["-KILL", &init]).status();

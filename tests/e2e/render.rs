@@ -1,4 +1,4 @@
-//! `kiln render` and its kin with a real Blender: what lands, what stays, what a break leaves.
+//! `kiln render`, `submit` and `fetch` with a real Blender: the frames that are written, kept, and left by an interruption.
 
 use std::{
     path::{Path, PathBuf},
@@ -154,7 +154,7 @@ fn the_same_command_continues_and_nothing_is_overwritten_unasked() {
     assert_eq!(home.leftovers(), Vec::<PathBuf>::new());
 }
 
-/// Blenders that an ended command left behind, told by their parent.
+/// Returns the processes with this parent: Blenders that an ended command left behind.
 fn children(pid: u32) -> Vec<u32> {
     let said = Command::new("pgrep").args(["-P", &pid.to_string()]).output().unwrap();
     String::from_utf8(said.stdout).unwrap().lines().filter_map(|line| line.parse().ok()).collect()

@@ -1,4 +1,4 @@
-//! `kiln service`: what it writes for systemd, and that what it writes runs.
+//! `kiln service`: the units that it writes, and that systemd accepts and runs them.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Frames that are delivered, and that somebody should look at: black ones, and such with pixels that are no numbers.
+//! Suspicious frames, which are delivered and reported: black ones, and those with pixels that are not numbers.
 
 use kiln_testkit::scene;
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ fn suspicious_frames_are_kept_and_reported_each_time() {
     assert!(named.err.contains("(frames/shot_0001.exr)"), "{}", named.err);
     assert_eq!(std::fs::read(file("shot_0001.exr")).unwrap(), painted);
 
-    // Where they are refused, a black one that is there is none that may be kept.
+    // If black frames are refused, one that is there is not kept.
     let refused = render("2-3", &["--refuse-black"]);
     assert_eq!(refused.code, 1, "{}", refused.err);
     assert!(

@@ -149,7 +149,7 @@ impl Drop for Terminal {
     }
 }
 
-/// As much of a terminal as it takes to know the text at each place.
+/// The part of a terminal that knows the text at each place.
 struct Screen {
     cells: Vec<Vec<char>>,
     column: usize,

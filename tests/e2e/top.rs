@@ -56,7 +56,7 @@ fn a_farm_is_watched_and_steered_in_a_terminal() {
     });
     assert!(top.text().contains("1 rendering"), "{}", top.text());
 
-    // Keys steer: a question before what cannot be taken back.
+    // Keys act, with a question before what cannot be undone.
     top.press("\x1b[B\x1b[A");
     top.press("e");
     top.shows(&format!("Job {long} (dusk) is running"));

@@ -1,4 +1,4 @@
-//! The requests of commands, counted on the way: as many on a large farm, or for a long job, as elsewhere.
+//! The requests of commands, counted by a proxy: their number does not grow with the farm or the job.
 
 use std::{
     io::{Read, Write},
@@ -167,7 +167,7 @@ fn a_terminal_that_looks_on_asks_for_what_it_shows_and_not_for_every_worker() {
         (seen.requests.len() as u64, seen.answers)
     };
     assert_eq!(tap.count("/workers"), 0, "the other workers are nothing to it");
-    // That is the job itself now and then, and how far its frames are.
+    // The requests read the job now and then, and the progress of its frames.
     assert!(asked <= 16, "{asked} requests: {:#?}", tap.seen.lock().unwrap().requests);
     assert!(answers < 3_000 * asked, "{answers} bytes for {asked} requests");
 

@@ -58,7 +58,7 @@ fn what_was_submitted_renders_here_as_well_and_the_other_way_round() {
 /// Linux takes any bytes for a name: old archives, and disks of other systems, have such.
 #[test]
 fn a_folder_whose_name_is_no_unicode_works_like_any_other() {
-    // Where no worker is there yet, the job is for the Blender that saved the file.
+    // Without a worker, the job is for the Blender that saved the file.
     if !is_blender_3_4() {
         return;
     }
@@ -86,7 +86,7 @@ fn a_folder_whose_name_is_no_unicode_works_like_any_other() {
     std::fs::remove_file(folder.join(frame)).unwrap();
     let job = run(&[&["submit", "shot.blend", "--json"], QUICK].concat())["job"]["id"].to_string();
     assert_eq!(run(&["jobs", "wait", &job, "--json"])["exit_code"], 0);
-    // Where the frames go is remembered.
+    // The output folder was saved.
     assert_eq!(run(&["jobs", "fetch", &job, "--json"])["exit_code"], 0);
     assert!(folder.join(frame).is_file());
 }
@@ -187,7 +187,7 @@ fn what_is_in_the_way_of_frames_that_nobody_asked_for_is_no_failure() {
     home.json(&["jobs", "resume", &job, "--json"]);
     assert_eq!(render.ended(), 0, "{}", render.text());
     assert_eq!(std::fs::read(&mine).unwrap(), b"mine");
-    // Where it belongs is not forgotten.
+    // The output folder is still known.
     std::fs::remove_file(&mine).unwrap();
     assert_eq!(home.json(&["jobs", "fetch", &job, "--json"])["fetched"], 1);
     assert!(mine.is_file());

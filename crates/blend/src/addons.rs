@@ -57,7 +57,7 @@ pub enum AddonFault {
     NoId,
     #[error("its .zip is damaged: {0}")]
     Damaged(#[source] zip::result::ZipError),
-    #[error("its .zip holds {0}, which does not stay in its folder; do not trust it")]
+    #[error("its .zip contains {0}, which leads out of its folder; do not trust it")]
     Climbs(String),
     #[error("it has more than {MAX_FILES} files, or more than {} GiB", MAX_UNPACKED >> 30)]
     TooLarge,

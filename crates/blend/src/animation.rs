@@ -34,7 +34,7 @@ pub(crate) mod animated {
     pub const ANY: u32 = 1 << 15;
     /// The sequencer renders.
     pub const SEQUENCER: u32 = 1 << 17;
-    /// The compositor does.
+    /// The compositor renders.
     pub const COMPOSITING: u32 = 1 << 18;
     /// A setting of a view layer.
     pub const VIEW_LAYER: u32 = 1 << 19;

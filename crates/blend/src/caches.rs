@@ -36,7 +36,7 @@ const MAX_STORED: usize = 1 << 20;
 /// Lists the files of a folder, by the folder's name in the .blend and a folder below it.
 pub(crate) type ListFolder<'a> = dyn Fn(&[u8], &str) -> Vec<Vec<u8>> + 'a;
 
-/// Names of files.
+/// The names of the files in a folder.
 type Names = Rc<Vec<Vec<u8>>>;
 
 /// The files beside a .blend.

@@ -14,7 +14,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::resolve::os_name;
 
-/// Names in folders that are kept in memory; what is beyond is not seen.
+/// The most names in folders that are kept in memory. Further ones are not found.
 const MAX_NAMES: usize = 2_000_000;
 
 /// The content of a folder when it was first read.

@@ -1,4 +1,4 @@
-//! From the name in a .blend to a place on disk.
+//! Finds the file on disk that a path in a .blend means.
 
 use std::{
     ffi::OsString,

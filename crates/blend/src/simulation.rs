@@ -42,7 +42,7 @@ impl SimulationKind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Simulation {
     pub kind: SimulationKind,
-    /// The object.
+    /// The name of the object.
     pub owner: String,
     /// Scenes of the file that it takes part in.
     pub scenes: Vec<String>,

@@ -30,7 +30,7 @@ pub enum BlobError {
     NoUpload(UploadId),
     #[error("the upload has {right} bytes; continue from there")]
     WrongOffset { right: u64 },
-    #[error("the upload is being written to by another request; wait for that one to end")]
+    #[error("another request writes to this upload; wait until it ends")]
     Busy,
     #[error("the upload has {have} of {want} bytes; send the rest before finishing it")]
     Incomplete { have: u64, want: u64 },

@@ -17,7 +17,7 @@ const STEP: u64 = 1 << 20;
 /// Bytes that came and may not be on the disk yet: what is being gathered, and what is being written.
 const UNDERWAY: u64 = 4 << 20;
 
-/// The disk of a folder, of which some stays free. Cheap to clone; clones share what was promised.
+/// The disk of a folder, of which a part stays free. It is cheap to clone, and clones share their promises.
 #[derive(Debug, Clone)]
 pub struct DiskSpace {
     inner: Arc<Inner>,

@@ -1,4 +1,4 @@
-//! Collects the files of a frame from its folder. Nothing that the process says of them is believed.
+//! Collects the files of a frame from its folder. Nothing that the process reports about them is trusted.
 
 use std::{
     collections::HashSet,

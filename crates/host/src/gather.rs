@@ -10,8 +10,8 @@ use rustix::{
 
 use crate::collect::{misbehaved, open_below, open_folder, regular_size, unreadable};
 
-/// Files, folders and links that a bake may leave beside those it was given; more is refused. A fluid writes about
-/// five files a frame.
+/// The most files, folders and links that a bake may add; a bake with more is refused. A fluid writes about
+/// five files per frame.
 pub const MAX_BAKED_ENTRIES: usize = 50_000;
 /// Bytes of all that a bake leaves; more is refused: 256 GiB.
 pub const MAX_BAKED_BYTES: u64 = 256 << 30;

@@ -115,7 +115,7 @@ impl Hosts {
         }
     }
 
-    /// Returns the Host, for the Origin to be compared with.
+    /// Checks the header `Host`, and returns it for the comparison with `Origin`.
     fn check<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, ProblemResponse> {
         let host = only(headers, header::HOST).and_then(|value| value.to_str().ok()).ok_or_else(|| {
             ProblemResponse::new(

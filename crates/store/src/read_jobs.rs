@@ -1,4 +1,4 @@
-//! Reading jobs: as the scheduler needs them to go on, and as lists show them.
+//! Reads jobs: what the scheduler needs to continue them, and what lists show.
 
 use std::collections::BTreeMap;
 

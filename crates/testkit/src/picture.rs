@@ -18,7 +18,7 @@ pub struct Picture {
 /// Decodes a picture of any format that the tests make.
 ///
 /// # Panics
-/// Where the file is no picture.
+/// If the file is not a picture.
 #[track_caller]
 pub fn picture(path: &Path) -> Picture {
     if path.extension().is_some_and(|ending| ending == "exr") { exr(path) } else { plain(path) }

@@ -17,7 +17,7 @@ use super::{
     world::{Late, SIDES, State, World},
 };
 
-/// The time until a process hears signals, on a busy machine.
+/// The time until a process handles signals, on a busy machine.
 const SETTLING: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(10);
 

@@ -66,7 +66,7 @@ impl Call {
         Self { child, words: said_as(command), ears: Ears::Terminal { master, heard: Vec::new() } }
     }
 
-    /// All that it has told the user so far.
+    /// Returns all that it has printed for the user.
     pub fn told(&mut self) -> String {
         match &mut self.ears {
             Ears::Files { err, .. } => fs::read_to_string(err).unwrap_or_default(),
@@ -78,7 +78,7 @@ impl Call {
         }
     }
 
-    /// Waits until it has told something; false where it ended without.
+    /// Waits until it has printed a text; false if it ended without.
     #[track_caller]
     pub fn tells(&mut self, what: &str) -> bool {
         self.comes_to(what, |call| call.told().contains(what))

@@ -114,7 +114,7 @@ impl World {
         self.settle(id);
         let job = self.jobs[&id].clone();
         let mut by = job.by.clone();
-        // Where the .blend lies means something on its own machine only.
+        // The folder of the .blend is known on its own machine only.
         if !(job.noted && side == job.side) {
             by.save.from_out = None;
         }

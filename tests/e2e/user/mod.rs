@@ -1,4 +1,4 @@
-//! A user who works with Kiln for days, told by a seed: everything that the folders of two machines hold is compared
+//! A user who works with Kiln for days, made from a seed: everything that the folders of two machines hold is compared
 //! with a model after each step, and every frame with a cold render.
 //!
 //! A walk takes each action after each other once. Its parts are tests of their own; `scripts/user-test` walks on for

@@ -8,7 +8,7 @@ use super::scene::{Content, Look};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Save {
     pub path: PathBuf,
-    /// As seen from the output folder, where a command knows that both are on one machine.
+    /// The path from the output folder, if a command knows that both are on one machine.
     pub from_out: Option<PathBuf>,
     /// The step at which it was read.
     pub read: usize,
@@ -34,7 +34,7 @@ pub struct Stamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     pub kind: Kind,
-    /// `None` until it was looked at.
+    /// `None` until it was read.
     pub stamp: Option<Stamp>,
 }
 

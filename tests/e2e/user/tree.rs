@@ -23,9 +23,9 @@ pub type Files = BTreeMap<PathBuf, File>;
 /// Every file below the folders of a machine.
 #[derive(Default)]
 pub struct Tree {
-    /// The folders that are looked at.
+    /// The folders that are compared.
     roots: Vec<PathBuf>,
-    /// Files where frames land.
+    /// Files in output folders.
     pub files: Files,
     /// The command that wrote a frame last, even if the frame is gone.
     lines: BTreeMap<PathBuf, Maker>,

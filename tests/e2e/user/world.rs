@@ -39,7 +39,7 @@ pub struct Project {
     pub choice: usize,
 }
 
-/// A job that the farm knows.
+/// A job on the farm.
 #[derive(Debug, Clone)]
 pub struct Job {
     pub side: Side,
@@ -139,7 +139,7 @@ impl World {
         world
     }
 
-    /// Notes what happens now: told where the test fails.
+    /// Notes an action, which is printed if the test fails.
     pub fn tell(&mut self, what: impl Into<String>) {
         self.story.push(format!("{:4} {}", self.step, what.into()));
     }

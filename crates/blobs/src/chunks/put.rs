@@ -46,7 +46,7 @@ impl ChunkStore {
     }
 }
 
-/// One request. Where it is dropped in the middle, what came is kept.
+/// An upload of chunks in one request. If it is dropped, the chunks that have arrived are kept.
 struct Putting {
     filling: Option<Filling>,
     unpacker: Unpacker,

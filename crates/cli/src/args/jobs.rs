@@ -87,7 +87,7 @@ pub enum JobsCommand {
     /// List the attempts that failed, with frame, worker and reason.
     #[command(after_long_help = "Examples:\n  kiln jobs failures 7\n  kiln jobs failures 7 --json")]
     Failures(OneJob),
-    /// Attach to a job until it ends; the exit code is the job's.
+    /// Attach to a job until it ends, and exit with its code.
     #[command(after_long_help = "Examples:\n  kiln jobs wait 7\n  kiln jobs wait 7 && notify-send done")]
     Wait(FetchArgs),
     /// End a job; what is rendered stays.
@@ -201,10 +201,10 @@ pub struct FetchArgs {
     Examples:\n  kiln jobs logs 7\n  kiln jobs logs 7 --frame 12\n  kiln jobs logs 7 --attempt 1-31"
 )]
 pub struct LogsArgs {
-    /// The last attempt at this frame.
+    /// Print the log of the last attempt at this frame.
     #[arg(long, value_name = "N", allow_hyphen_values = true, conflicts_with = "attempt")]
     pub frame: Option<i32>,
-    /// This attempt, as `kiln jobs show --json` names it.
+    /// Print the log of this attempt, as `kiln jobs show --json` names it.
     #[arg(long, value_name = "ID")]
     pub attempt: Option<AttemptId>,
     #[command(flatten)]

@@ -13,7 +13,7 @@ pub fn between(least: &'static str, most: &'static str) -> impl TypedValueParser
     })
 }
 
-/// Numbers of jobs with commas between, or `none`.
+/// Numbers of jobs, separated by commas, or `none`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jobs(pub BTreeSet<JobId>);
 

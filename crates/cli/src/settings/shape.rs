@@ -1,4 +1,4 @@
-//! The way from the texts of a setting to its value: one parser for all layers.
+//! Parses the texts of a setting. All layers share one parser.
 
 use std::{
     collections::BTreeMap, ffi::OsStr, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr,

@@ -179,7 +179,7 @@ pub struct VariantSummary {
     pub out: Option<PathBuf>,
     /// Frames that were fetched, and those that were there before.
     pub frames: u32,
-    /// Tasks that failed.
+    /// The number of tasks that failed.
     pub failed: usize,
     /// The reason why its end is not known, or why its frames were not fetched.
     pub error: Option<String>,

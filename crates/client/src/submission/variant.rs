@@ -165,7 +165,7 @@ impl Variant {
         }
     }
 
-    /// Returns the scene, the camera and the view layer of the variant, each if several are named.
+    /// Returns the scene, the camera and the view layer of the variant, each only if the submission names several.
     fn distinct_choices(&self, choices: &VariantChoices) -> [Option<&str>; 3] {
         let all = [
             (&choices.scenes, &self.scene),

@@ -113,7 +113,7 @@ impl Core {
         self.preempt_misplaced(id, out);
     }
 
-    /// Puts the worker in quarantine; its pause begins.
+    /// Puts a worker in quarantine, and sets the time of its next probe.
     pub(crate) fn set_quarantine(&mut self, now: Moment, id: WorkerId, quarantine: Quarantine) {
         let probe = Probe::NotBefore(now.after(probe_pause_ms(quarantine.failed_probes)));
         self.state.worker_mut(id).quarantined = Some(Quarantined { quarantine, probe, probed_with: None });

@@ -79,7 +79,7 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     };
     if let Some(place) = bundle.remap.values().find(|place| !leads(place)) {
         return Err(ProblemResponse::unprocessable(format!(
-            "The bundle maps a path to {place}, which it does not hold."
+            "The bundle maps a path to {place}, which is not one of its files."
         )));
     }
     if lacking.is_empty() {

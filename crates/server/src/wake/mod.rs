@@ -61,9 +61,9 @@ impl Waker {
         let macs = self.scheduler.look(move |farm| farm.macs_of(&wanted)).await??;
         let targets = self.targets.clone();
         let sent = tokio::task::spawn_blocking(move || packet::send(&macs, targets.as_deref())).await;
-        let sent = sent.map_err(|error| Refusal::failed("the call was not sent", error))?;
-        sent.map_err(|error| Refusal::failed("the worker could not be called", error))?;
-        tracing::info!(%name, "a sleeping worker is called (wake-on-LAN)");
+        let sent = sent.map_err(|error| Refusal::failed("the wake-up packet was not sent", error))?;
+        sent.map_err(|error| Refusal::failed("the wake-up packet could not be sent", error))?;
+        tracing::info!(%name, "wake-up packet sent");
         Ok(())
     }
 }

@@ -97,7 +97,7 @@ impl DirectWork for TestStep {
     }
 }
 
-/// The line, and bytes that follow from it.
+/// Returns the bytes of a part: the line, and bytes that are computed from it.
 fn part_of(line: String) -> Vec<u8> {
     let mut bytes = line.into_bytes();
     let end = bytes.len() + PART_BYTES;
