@@ -1,5 +1,5 @@
-//! Jobs that this machine made earlier of the same .blend and output folder: one that renders the very same is joined, the
-//! frames of an ended one are fetched, and one of an earlier save is named.
+//! Earlier jobs of this machine with the same .blend and output folder: one that renders the same is joined, the frames of an
+//! ended one are fetched, and one of another save is reported.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Client, Existing, FetchResult, Fetcher, FrameIdentity, Manifest, OutFolder, Prepared};
 
-/// A job that goes on, and whose frames are those that are asked for.
+/// An open job that renders frames of this submission.
 pub(crate) struct RunningJob {
     job: JobView,
 }
@@ -23,7 +23,7 @@ pub(crate) struct RunningJob {
 /// A search for this machine's jobs of one .blend and folder.
 pub(crate) struct EarlierJobs<'a> {
     pub events: &'a EventSender,
-    /// The folder in which this machine notes its jobs.
+    /// The folder in which this machine saves its jobs.
     pub data: &'a Path,
     pub client: &'a Client,
     pub prepared: &'a Prepared,
@@ -35,15 +35,15 @@ pub(crate) struct EarlierJobs<'a> {
 }
 
 impl EarlierJobs<'_> {
-    /// Fetches what jobs of the very same frames hold, and returns one of them that goes on. The manifest is read again
-    /// where something came.
+    /// Fetches the frames of jobs that render the same, and returns an open one of them. The manifest is read again if frames were
+    /// fetched.
     pub async fn look(
         &self,
         choice: DeviceChoice,
         devices: &[DeviceClass],
         manifest: Manifest,
     ) -> Result<(Option<RunningJob>, Manifest), SubmissionError> {
-        // These modes keep nothing that an earlier job made.
+        // These modes keep no frames of an earlier job.
         if matches!(self.existing, Existing::Overwrite | Existing::Error) {
             return Ok((None, manifest));
         }
@@ -64,7 +64,7 @@ impl EarlierJobs<'_> {
             if !fits || !mine.is_same_but_device(&theirs) {
                 let is_of_sibling = |one: &Prepared| one.identity(device, out).is_same_but_device(&theirs);
                 if !job.state.is_end() && !self.siblings.iter().any(is_of_sibling) {
-                    self.name_other(&job, mine.is_same_content(&theirs)).await?;
+                    self.report_other(&job, mine.is_same_content(&theirs)).await?;
                 }
                 continue;
             }
@@ -84,7 +84,7 @@ impl EarlierJobs<'_> {
         load_manifest(self.folder, self.prepared.session.own_stem())
     }
 
-    /// The job of a marker; `None` where it is deleted, or the farm at that address is another one.
+    /// Reads the job of a marker; `None` if it was deleted, or another farm has the address now.
     async fn job(&self, marker: &Marker) -> Result<Option<JobView>, SubmissionError> {
         match self.client.job(marker.job).await {
             Ok(job) => Ok(Some(job).filter(|job| job.created_ms == marker.created_ms)),
@@ -93,7 +93,7 @@ impl EarlierJobs<'_> {
         }
     }
 
-    /// Fetches what a job holds, and returns whether anything came.
+    /// Fetches the frames of a job, and returns whether there were any.
     async fn fetch(&self, marker: &Marker, job: &JobView) -> Result<bool, SubmissionError> {
         let (client, folder) = (self.client.clone(), Arc::clone(self.folder));
         let mut fetcher = Fetcher::new(client, job, true, self.existing, folder, self.manifest()?);
@@ -115,9 +115,9 @@ impl EarlierJobs<'_> {
         Ok(frames > 0)
     }
 
-    /// Names a job of another save, or with other settings, that renders into the same folder, and cancels it where that
-    /// is wanted.
-    async fn name_other(&self, job: &JobView, is_same_content: bool) -> Result<(), SubmissionError> {
+    /// Reports a job of another save or with other settings that renders into the same folder, and cancels it if the person wants
+    /// that.
+    async fn report_other(&self, job: &JobView, is_same_content: bool) -> Result<(), SubmissionError> {
         let differs_in = if is_same_content { JobDifference::Settings } else { JobDifference::Save };
         let other = OtherJob {
             job: job.id,
@@ -166,8 +166,7 @@ impl RunningJob {
         makes_any_of(&self.job, frames)
     }
 
-    /// Returns those of these missing frames that the job leaves to do. With `joins`, frames that it lacks are added
-    /// to it.
+    /// Returns the missing frames that the job does not render. With `joins`, they are added to it.
     pub async fn take(
         &self,
         events: &EventSender,
@@ -190,7 +189,7 @@ impl RunningJob {
                 other_frames,
             });
         };
-        // Fails only where there are none.
+        // Fails only if there are none.
         let Ok(others) = FrameSet::from_frames(others) else {
             tell(OtherFrames::None);
             return Ok(Remaining::Nothing(Box::new(client.job(id).await?)));
@@ -207,7 +206,7 @@ impl RunningJob {
                 tell(OtherFrames::Added);
                 Ok(Remaining::Nothing(Box::new(client.job(id).await?)))
             }
-            // It has ended meanwhile.
+            // The job has ended meanwhile.
             Err(error) if error.code() == Some(ProblemCode::Conflict) => Ok(Remaining::Frames(frames)),
             Err(error) => Err(error.into()),
         }
