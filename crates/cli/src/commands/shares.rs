@@ -60,7 +60,7 @@ pub async fn limits(context: &Context, args: LimitsArgs) -> Outcome<Exit> {
         Some(LimitsCommand::List { farm }) => list_limits(context, &farm).await,
         Some(LimitsCommand::Set { name, total, farm }) => {
             let limit = farm::need(&context.settings(&farm)?)?.set_limit(&name, total).await?;
-            let told = format!("There are {total} of {name}; {} in use.", limit.in_use);
+            let told = format!("The limit {name} is {total}; {} in use.", limit.in_use);
             context.output.done(&limit, &told);
             Ok(Exit::Done)
         }

@@ -63,7 +63,9 @@ async fn pool(context: &Context, args: PoolArgs) -> Outcome<Exit> {
 async fn show(context: &Context, worker: OneWorker) -> Outcome<Exit> {
     let client = farm::need(&context.settings(&worker.farm)?)?;
     let worker = client.worker(&worker.name).await?;
-    context.output.result(&json!({ "worker": worker }), || table(&["", ""], lines(&worker)));
+    context
+        .output
+        .result(&json!({ "worker": worker }), || table(&["", ""], lines(&worker)).trim_start().to_owned());
     Ok(Exit::Done)
 }
 
