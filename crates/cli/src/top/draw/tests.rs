@@ -58,7 +58,7 @@ fn a_farm_fits_the_smallest_usual_terminal() {
 
  ID  JOB          STATE      WHO       PROGRESS           DONE  FAILED     LEFT
 ▌ 7  forest       running    ana/film  ━━━━━╸━──  63%  157/250       2  4–9 min
-   Blender 3.4 on cpu · 2 workers · 12 s a frame · 2 frames failed: r tries th…
+   Blender 3.4 on cpu · 2 workers · 12 s per frame · 2 frames failed: r tries…
   8  water_simu…  baking               ━━━╸─────  40%     0/48
   9  credits      waits                ─────────   0%    0/120
   5  fall         completed            ━━━━━━━━━ 100%    48/48
@@ -134,7 +134,7 @@ fn a_question_is_in_the_middle() {
                                                          ↓3
  ID  ╭ cancel ────────────────────────────────────────╮LEFT
 ▌ 7  │ Cancel job 7 (forest)? What is rendered stays. │ min
-   Bl│                                                │ame…
+   Bl│                                                │fra…
   8  │ y cancels it, any other key leaves it as it is │
      ╰────────────────────────────────────────────────╯  ↓3
  WORKER    STATE        RENDERS                CORES   SEEN
