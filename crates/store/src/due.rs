@@ -20,7 +20,7 @@ pub struct Due {
 }
 
 /// The intermediate files of one commit of a task.
-pub(crate) type ProductKey = (TaskId, Generation);
+pub type ProductKey = (TaskId, Generation);
 
 /// A bundle as one of its owners brought it.
 pub(crate) type BundleKey = (BundleId, Owner, Project);
@@ -70,7 +70,7 @@ fn room(parts: &mut Vec<Due>, more: usize, most: usize) -> &mut Due {
 impl From<&Due> for Expired {
     fn from(due: &Due) -> Self {
         let (outputs, logs) = (due.outputs.clone(), due.logs.clone());
-        let intermediates = due.intermediates.iter().map(|(task, _)| *task).collect();
+        let intermediates = due.intermediates.clone();
         let bundles = due.bundles.len() as u64;
         let mut expired =
             Self { inputs: due.inputs(), outputs, logs, bundles, intermediates, freed: Vec::new() };

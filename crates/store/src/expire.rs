@@ -1,11 +1,11 @@
 //! What the records let go of: a part of what is due, as often as there is one.
 
-use kiln_types::{BlobHash, JobId, TaskId};
+use kiln_types::{BlobHash, JobId};
 use sqlx::SqliteConnection;
 
 use crate::commit::flush_events;
 use crate::due::{
-    Due, delete_bundles, inputs_among, intermediates_among, key_values, logs_among, outputs_among,
+    Due, ProductKey, delete_bundles, inputs_among, intermediates_among, key_values, logs_among, outputs_among,
 };
 use crate::sql::{Columns, StoreResult, to_json};
 use crate::{NewEvent, Store, StoredEvent};
@@ -39,8 +39,8 @@ pub struct Expired {
     /// Jobs whose logs went.
     pub logs: Vec<JobId>,
     pub bundles: u64,
-    /// Tasks whose intermediate files went.
-    pub intermediates: Vec<TaskId>,
+    /// Tasks whose intermediate files went, those of this generation.
+    pub intermediates: Vec<ProductKey>,
     /// Those files, each with the time of its commit.
     pub freed: Vec<(BlobHash, i64)>,
 }
@@ -124,8 +124,7 @@ async fn expire(db: &mut SqliteConnection, expiry: &Expiry, due: &Due) -> StoreR
     .await?;
     let freed = freed.iter().map(|row| Ok((row.hash("hash")?, row.raw("committed_ms")?)));
     let freed = freed.collect::<StoreResult<_>>()?;
-    let intermediates = gone.into_iter().map(|(task, _)| task).collect();
-    let mut expired = Expired { inputs, outputs, logs, bundles, intermediates, freed };
+    let mut expired = Expired { inputs, outputs, logs, bundles, intermediates: gone, freed };
     expired.sort();
     Ok(expired)
 }

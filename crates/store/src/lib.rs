@@ -37,7 +37,7 @@ use kiln_types::Epoch;
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::{Mutex, Notify};
 
-pub use due::Due;
+pub use due::{Due, ProductKey};
 pub use error::StoreError;
 pub use expire::{Expired, Expiry};
 pub use kiln_files::Durability;

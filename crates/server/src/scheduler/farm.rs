@@ -8,10 +8,10 @@ use std::{
 
 use kiln_api::Down;
 use kiln_core::{Account, Core, IndexSet, Moment, Share};
-use kiln_store::Write;
+use kiln_store::{ProductKey, Write};
 use kiln_types::{
     AccountKind, AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind, SessionSpec,
-    StepIndex, StepInput, StepSpec, TaskId, TaskName, WorkerId,
+    StepIndex, StepInput, StepSpec, TaskId, TaskName, TaskState, WorkerId,
 };
 use tokio::sync::mpsc;
 
@@ -113,6 +113,15 @@ impl LiveJob {
 }
 
 impl FarmState {
+    /// The intermediate files are gone that this task made in this generation; if it was reset since, it has others.
+    pub(super) fn remove_files(&mut self, (task, generation): ProductKey) {
+        let status = self.core.task(task);
+        let has_them = status.is_some_and(|now| (now.state, now.generation) == (TaskState::Done, generation));
+        if has_them && let Some(live) = self.jobs.get_mut(&task.job) {
+            live.remove_files(task);
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.core.next_deadline().map(|moment| self.clock.instant(moment))
     }

@@ -3,7 +3,7 @@
 
 use kiln_api::Change;
 use kiln_store::{Due, Expired, Expiry, NewEvent, StoreError};
-use kiln_types::{JobId, TaskState};
+use kiln_types::JobId;
 
 use super::{
     actor::Scheduler,
@@ -55,8 +55,8 @@ impl Scheduler {
         };
         if let Some(live) = self.farm.jobs.get_mut(&job) {
             live.inputs_gone_ms = inputs_gone_ms.or(live.inputs_gone_ms);
-            without_files.into_iter().for_each(|task| live.remove_files(task));
         }
+        without_files.into_iter().for_each(|key| self.farm.remove_files(key));
         for (verb, reply) in verbs {
             match &there {
                 Ok(()) => self.apply_verb(job, verb, reply).await,
@@ -87,16 +87,10 @@ impl Scheduler {
                 waiting.inputs_gone_ms = Some(expiry.at_ms);
             }
         }
-        for task in &expired.intermediates {
-            if let Some(live) = self.farm.jobs.get_mut(&task.job) {
-                // Files that a task made before it was reset are not those that it has now.
-                let is_done = self.farm.core.task(*task).is_some_and(|view| view.state == TaskState::Done);
-                if is_done {
-                    live.remove_files(*task);
-                }
-            }
-            if let Some(waiting) = self.loading.jobs.get_mut(&task.job) {
-                waiting.without_files.push(*task);
+        for key in &expired.intermediates {
+            self.farm.remove_files(*key);
+            if let Some(waiting) = self.loading.jobs.get_mut(&key.0.job) {
+                waiting.without_files.push(*key);
             }
         }
         self.batch.answer(reply, Ok(expired));

@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kiln_store::{Store, StoreError};
-use kiln_types::{JobId, TaskId};
+use kiln_store::{ProductKey, Store, StoreError};
+use kiln_types::JobId;
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -34,7 +34,7 @@ pub(super) struct PendingJob {
     /// Its files went meanwhile, at this time.
     pub inputs_gone_ms: Option<i64>,
     /// Tasks whose intermediate files went meanwhile.
-    pub without_files: Vec<TaskId>,
+    pub without_files: Vec<ProductKey>,
 }
 
 impl Loading {

@@ -72,7 +72,7 @@ async fn write<const N: usize>(store: &Store, writes: [Write; N]) {
 /// The tasks whose intermediates go at this time, as step and index.
 async fn gone(store: &Store, at_ms: i64) -> Vec<(u16, u32)> {
     let expired = expire(store, &until(at_ms)).await;
-    expired.intermediates.iter().map(|task| (task.step.0, task.index.0)).collect()
+    expired.intermediates.iter().map(|(task, _)| (task.step.0, task.index.0)).collect()
 }
 
 async fn files(store: &Store, step: StepIndex, tasks: Option<(u32, u32)>, after_seq: u64) -> Vec<String> {
