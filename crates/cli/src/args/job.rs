@@ -60,7 +60,7 @@ pub struct FrameArgs {
     /// If it has none of these, each of several variants gets a folder in it.
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// The treatment of files that are in the folder: replace, skip, overwrite or error.
+    /// The treatment of existing files: replace, skip, overwrite or error.
     ///
     /// Without it, frames of the same scene and settings are kept, those of an earlier save of this .blend are replaced, and
     /// any other file stops the command. `replace` also replaces frames of this .blend that other settings made.

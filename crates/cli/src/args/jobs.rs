@@ -185,7 +185,7 @@ pub struct FetchArgs {
     /// The folder for the frames.
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// The treatment of files that are in the folder: replace, skip, overwrite or error.
+    /// The treatment of existing files: replace, skip, overwrite or error.
     ///
     /// Without it, only frames of an earlier save of the job's .blend are replaced.
     #[arg(long, value_name = "CHOICE")]

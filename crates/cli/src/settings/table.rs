@@ -161,7 +161,7 @@ settings! {
         Spec::new(Words, "NAME", "A tag that jobs may require; can be repeated").of(&[Availability]);
     sleep "sleep": Vec<SleepTime> = many(plain::<SleepTime>(), "none"),
         Spec::new(Words, "TIMES", "Times when this machine takes no work, such as 'mon-fri 09:00-18:00'; can be repeated")
-            .details("They are those of its clock")
+            .details("In local time")
             .of(&[Availability]);
     yields "yield": YieldMode = one(plain(), YieldMode::Auto),
         Spec::new(WordOr("yes"), "WHEN", "Take no work while a person uses the machine: yes, no or auto")
