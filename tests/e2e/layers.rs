@@ -188,7 +188,7 @@ const SERVER: &[&str] = &[
     "scheduler/loading.rs",
     "scheduler/apply.rs",
     "scheduler/absorb.rs",
-    "scheduler/look.rs",
+    "scheduler/views.rs",
     "scheduler/explain.rs",
     "scheduler/handle.rs",
     "scheduler/actor.rs",

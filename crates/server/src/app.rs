@@ -1,7 +1,8 @@
-//! The state that every request shares.
+//! The parts of a server that requests share.
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use kiln_blobs::{Blobs, Uploads};
 use kiln_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -11,7 +12,8 @@ use crate::{
     space::DiskSpace, splitter::Splitter, wake::Waker,
 };
 
-/// The parts of a server that a request may use.
+pub(crate) type AppState = State<Arc<App>>;
+
 pub(crate) struct App {
     pub store: Store,
     pub blobs: Blobs,
@@ -25,8 +27,8 @@ pub(crate) struct App {
     pub waker: Arc<Waker>,
     pub splitter: Splitter,
     pub heartbeat_ms: u64,
-    /// Ends connections that would never end by themselves.
+    /// Cancelled to end connections that do not end by themselves.
     pub stop: CancellationToken,
-    /// The workers' connections.
+    /// The connections of workers.
     pub links: TaskTracker,
 }

@@ -1,8 +1,8 @@
-//! When each worker was last heard of, as its connections know it.
+//! The time of the last message from each worker, as its connections know it.
 //!
-//! What a worker says may wait for the scheduler: in its queue, and before that in the connection, which listens to
-//! nothing more until the queue has room. A lease is a time of silence, and silence is only what somebody listened to:
-//! neither a message that waits nor one that nobody could read yet tells that its worker is dead.
+//! A message may wait for the scheduler: in its queue, and before that in the connection, which reads no further message
+//! until the queue has room. A lease measures silence, and only time in which the connection listened counts as silence:
+//! a worker whose message waits, or could not be read yet, is not silent.
 
 use std::{
     collections::HashMap,
@@ -15,37 +15,37 @@ use std::{
 use kiln_core::Moment;
 use kiln_types::WorkerId;
 
-/// What the connections of one worker have heard.
+/// The messages that the connections of one worker have received.
 #[derive(Debug, Default)]
 pub(crate) struct Arrival {
     /// Messages that have arrived and are not applied yet.
     waiting: AtomicU32,
-    /// Since when a connection has listened in vain; milliseconds of the server's clock.
-    listened: AtomicU64,
+    /// The time since which a connection listens without hearing anything; milliseconds of the server's clock.
+    listening_since: AtomicU64,
 }
 
-/// A message of a worker that waits to be applied, until this is dropped. By default of nobody.
+/// A message of a worker that waits to be applied, until this is dropped. The default counts for no worker.
 #[derive(Debug, Default)]
-pub(crate) struct Received(Option<Arc<Arrival>>);
+pub(crate) struct WaitingMessage(Option<Arc<Arrival>>);
 
 impl Arrival {
-    /// A message is here.
-    pub(crate) fn receive(self: &Arc<Self>) -> Received {
+    /// Counts a message that has arrived.
+    pub(crate) fn receive(self: &Arc<Self>) -> WaitingMessage {
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        Received(Some(self.clone()))
+        WaitingMessage(Some(self.clone()))
     }
 
-    /// What was received is handed on, and the connection listens to the next message from now on.
+    /// Notes that the connection waits for its next message from now on.
     pub(crate) fn listen(&self, now: Moment) {
-        self.listened.fetch_max(now.0, Ordering::AcqRel);
+        self.listening_since.fetch_max(now.0, Ordering::AcqRel);
     }
 
-    fn waits(&self) -> bool {
+    fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 }
 
-impl Drop for Received {
+impl Drop for WaitingMessage {
     fn drop(&mut self) {
         if let Some(arrival) = &self.0 {
             arrival.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -53,7 +53,7 @@ impl Drop for Received {
     }
 }
 
-/// The workers that are connected, or whose end the scheduler has not been told yet.
+/// The workers that are connected, or whose disconnection has not reached the scheduler yet.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals(Mutex<HashMap<WorkerId, Connections>>);
 
@@ -64,13 +64,13 @@ struct Connections {
 }
 
 impl Arrivals {
-    fn all(&self) -> MutexGuard<'_, HashMap<WorkerId, Connections>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkerId, Connections>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection of the worker begins. [`Arrivals::disconnect`] follows when the scheduler knows of its end.
+    /// Adds a connection of the worker. [`Arrivals::disconnect`] follows when the scheduler knows of its end.
     pub(crate) fn connect(&self, worker: WorkerId, now: Moment) -> Arc<Arrival> {
-        let mut all = self.all();
+        let mut all = self.lock();
         let known = all.entry(worker).or_default();
         known.count += 1;
         known.arrival.listen(now);
@@ -78,7 +78,7 @@ impl Arrivals {
     }
 
     pub(crate) fn disconnect(&self, worker: WorkerId) {
-        let mut all = self.all();
+        let mut all = self.lock();
         if let Some(known) = all.get_mut(&worker) {
             known.count = known.count.saturating_sub(1);
             if known.count == 0 {
@@ -87,17 +87,17 @@ impl Arrivals {
         }
     }
 
-    /// When the worker was last heard of: now, where something of it waits. `None` where it has no connection.
-    pub(crate) fn last(&self, worker: WorkerId, now: Moment) -> Option<Moment> {
-        let all = self.all();
+    /// Returns the time since which the worker is silent: now while a message of it waits; `None` without a connection.
+    pub(crate) fn silent_since(&self, worker: WorkerId, now: Moment) -> Option<Moment> {
+        let all = self.lock();
         let arrival = &all.get(&worker)?.arrival;
-        let listened = Moment(arrival.listened.load(Ordering::Acquire)).min(now);
-        Some(if arrival.waits() { now } else { listened })
+        let since = Moment(arrival.listening_since.load(Ordering::Acquire)).min(now);
+        Some(if arrival.has_waiting() { now } else { since })
     }
 
-    /// Whether something of the worker waits to be applied.
-    pub(crate) fn waits(&self, worker: WorkerId) -> bool {
-        self.all().get(&worker).is_some_and(|known| known.arrival.waits())
+    /// Returns whether a message of the worker waits to be applied.
+    pub(crate) fn has_waiting(&self, worker: WorkerId) -> bool {
+        self.lock().get(&worker).is_some_and(|known| known.arrival.has_waiting())
     }
 }
 
@@ -106,24 +106,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_is_counted_from_when_somebody_listens() {
+    fn silence_counts_only_while_a_connection_listens() {
         let (arrivals, worker) = (Arrivals::default(), WorkerId::from_bits(1).unwrap());
-        let last = |now| arrivals.last(worker, Moment(now)).map(|at| at.0);
-        assert_eq!((last(9), arrivals.waits(worker)), (None, false));
+        let last = |now| arrivals.silent_since(worker, Moment(now)).map(|at| at.0);
+        assert_eq!((last(9), arrivals.has_waiting(worker)), (None, false));
         let arrival = arrivals.connect(worker, Moment(5));
         assert_eq!(last(90_000), Some(5));
         let hello = arrival.receive();
-        assert_eq!((last(90_000), arrivals.waits(worker)), (Some(90_000), true));
+        assert_eq!((last(90_000), arrivals.has_waiting(worker)), (Some(90_000), true));
         arrival.listen(Moment(60_000));
-        // It connects again before the end of the old connection is known.
+        // The worker connects again before the end of the old connection is known.
         let again = arrivals.connect(worker, Moment(70_000)).receive();
         drop(hello);
         arrivals.disconnect(worker);
         assert_eq!(last(90_000), Some(90_000));
         drop(again);
-        assert_eq!((last(90_000), arrivals.waits(worker)), (Some(70_000), false));
+        assert_eq!((last(90_000), arrivals.has_waiting(worker)), (Some(70_000), false));
         arrivals.disconnect(worker);
         assert_eq!(last(90_000), None);
-        assert!(arrivals.all().is_empty(), "nothing is kept of a worker that is gone");
+        assert!(arrivals.lock().is_empty(), "a disconnected worker is still listed");
     }
 }

@@ -1,4 +1,4 @@
-//! Who may speak to the server: Host and Origin first, so that no web page can drive it, then the key.
+//! Access to the server: Host and Origin are checked first, so that no foreign web page can use it, then the key.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::{connections::Connection, key::FarmKey, problem::ProblemResponse};
 /// The routes that answer without a key; `GET` and `HEAD` only.
 pub(crate) const PUBLIC: [&str; 3] = ["/api/v1/info", "/api/openapi.json", "/healthz"];
 
-/// What a request is measured against.
+/// The key and the host names that requests must show.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub key: FarmKey,
     pub hosts: Hosts,
 }
 
-/// The middleware in front of every route, the WebSocket's and the unknown ones included.
+/// The middleware in front of every route, including the WebSocket's and unknown ones.
 pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let admitted = gate.admit(request.method(), request.uri().path(), request.headers());
     let connection = request.extensions().get::<Arc<Connection>>();
@@ -44,11 +44,10 @@ pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next:
     }
 }
 
-/// Why a request was let in.
+/// The ground on which a request is admitted.
 enum Access {
-    /// It has the key.
     Key,
-    /// Its route needs none.
+    /// The route needs no key.
     Public,
 }
 
@@ -65,7 +64,7 @@ impl Gate {
         Err(ProblemResponse::new(
             ProblemCode::Unauthorized,
             if headers.contains_key(header::AUTHORIZATION) {
-                "This is not the farm's key; it stands in farm.key in the server's data folder, and goes into KILN_KEY or --key."
+                "This is not the farm's key; it is in farm.key in the server's data folder, and goes into KILN_KEY or --key."
             } else {
                 "A key is needed: send “Authorization: Bearer KEY” with the key in farm.key in the server's data folder."
             },
@@ -80,7 +79,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
-/// The header's value, where it stands there exactly once.
+/// Returns the header's value if the header occurs exactly once.
 fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
@@ -93,12 +92,12 @@ fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&HeaderValue> {
 pub(crate) struct Hosts {
     names: Vec<String>,
     addresses: Vec<IpAddr>,
-    /// It listens on every address of the machine, so any address may stand there: rebinding needs a name.
+    /// The server listens on every address of the machine, so any address is right: rebinding needs a name.
     any_address: bool,
 }
 
 impl Hosts {
-    /// `allowed` are further names, without port.
+    /// Takes further names in `allowed`, without port.
     pub(crate) fn new(listen: SocketAddr, allowed: &[String]) -> Self {
         let ip = listen.ip();
         let mut names = vec!["localhost".to_owned()];
@@ -141,7 +140,7 @@ impl Hosts {
     }
 }
 
-/// Without the port and, for IPv6, the brackets.
+/// Removes the port and, for IPv6, the brackets.
 fn host_name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split_once(']').map_or(rest, |(address, _)| address);
@@ -149,7 +148,7 @@ fn host_name(host: &str) -> &str {
     host.rsplit_once(':').map_or(host, |(name, _)| name)
 }
 
-/// Browsers name the page that sends a request: only this server's own pages may.
+/// Refuses requests that the page of another site sends: browsers name the site in Origin.
 fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ProblemResponse> {
     let foreign = || {
         ProblemResponse::new(ProblemCode::Forbidden, "Web pages of other sites may not speak to this server.")

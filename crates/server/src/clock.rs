@@ -1,11 +1,11 @@
-//! The two clocks: a monotone one for decisions, the wall's for what people see.
+//! The two clocks: a monotonic one for decisions, and wall-clock time for what people see.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_core::Moment;
 use kiln_types::duration::in_words;
 
-/// The monotone clock of this server, 0 at its start.
+/// The monotonic clock of this server, 0 at its start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
@@ -20,27 +20,25 @@ impl Clock {
         Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Lets time pass at once.
     #[cfg(test)]
     pub(crate) fn advance(&mut self, ms: u64) {
         self.start = self.start.checked_sub(Duration::from_millis(ms)).unwrap();
     }
 
-    /// What the wall's clock shows when this one shows `moment`; Unix milliseconds.
+    /// Converts a moment to wall-clock time; Unix milliseconds.
     pub(crate) fn unix_ms(&self, moment: Moment) -> i64 {
         let now = self.now();
         let until = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         unix_ms().saturating_add(until(moment.since(now))).saturating_sub(until(now.since(moment)))
     }
 
-    /// When the monotone clock shows `moment`.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
-        // Rounded up: woken a millisecond too early, the scheduler would turn in a circle until it is time.
+        // Rounded up: woken a millisecond early, the scheduler would spin until the moment comes.
         self.start + Duration::from_millis(moment.0.saturating_add(1))
     }
 }
 
-/// The time since a moment in Unix milliseconds, in words.
+/// Returns the time since a moment in Unix milliseconds, in words.
 pub(crate) fn ago(at_ms: i64) -> String {
     format!("{} ago", in_words(unix_ms().saturating_sub(at_ms) as f64 / 1000.0))
 }

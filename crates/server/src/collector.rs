@@ -1,9 +1,9 @@
-//! Nothing for ever: what nobody needs any more goes, on a schedule and on demand.
+//! Collections: they remove what the retention no longer keeps, on a schedule and on demand.
 //!
-//! The scheduler removes from the records all that is due by the retention, in transactions of its own, each of a part;
-//! then the bytes that nothing needs are removed. What an open job, an upload or a promise needs is never among them: the line below
-//! which promises have run out is drawn before the records are read, and whoever puts something into the records
-//! holds that line from its first look on (`holds.rs`).
+//! The scheduler removes what is due from the records, in several transactions; then the bytes that no record needs are
+//! removed. Bytes that an open job, an upload or a promise needs are never among them: the time before which promises
+//! count as expired is read before the records, and a request that adds to the records holds that time back from its first
+//! check on (`holds.rs`).
 
 use std::{
     sync::Arc,
@@ -25,18 +25,18 @@ use crate::{
     space::DiskSpace,
 };
 
-/// The first collection after a start, and every further one.
+/// The delay from the start of the server to its first collection.
 const FIRST: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_secs(60 * 60);
-/// Jobs and bundles that go in one transaction, and events: the scheduler waits for no longer.
+/// Jobs and bundles, or events, that one transaction removes: the scheduler waits for it.
 const AT_ONCE: usize = 500;
 const EVENTS: u64 = 20_000;
-/// From one look for used intermediates to the next, while the disk is short.
+/// The pause between two removals of used intermediates while the disk is short.
 const SHORT: Duration = Duration::from_secs(5);
-/// Until rows that could not be removed are tried again.
+/// The delay before rows that could not be removed are tried again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// The reasons for which a collection breaks off, or does not begin.
+/// The reasons for which a collection fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CollectError {
     #[error("this server belongs to one render and is thrown away with it; there is nothing to collect")]
@@ -52,9 +52,9 @@ pub(crate) enum CollectError {
 }
 
 pub(crate) struct Collector {
-    /// A throw-away server has none: everything goes at its end.
+    /// `None` for a temporary server: everything is removed at its end.
     pub retention: Option<Retention>,
-    /// Read by a connection of its own: a collection looks at everything.
+    /// With a connection of its own: a collection reads everything.
     pub store: Store,
     pub blobs: Blobs,
     pub uploads: Uploads,
@@ -62,12 +62,12 @@ pub(crate) struct Collector {
     pub scheduler: SchedulerHandle,
     pub holds: Holds,
     pub space: DiskSpace,
-    /// One collection at a time.
-    pub one: Mutex<()>,
+    /// Locked during a collection.
+    pub running: Mutex<()>,
 }
 
 impl Collector {
-    /// Collects at its times until the server stops.
+    /// Collects on schedule, and when the disk runs short, until the server stops.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         if self.retention.is_none() {
             return;
@@ -90,7 +90,7 @@ impl Collector {
             tokio::select! {
                 () = stop.cancelled() => return,
                 done = collect => if let Err::<(), CollectError>(error) = done {
-                    tracing::warn!(%error, "collection broke off");
+                    tracing::warn!(%error, "collection failed");
                 },
             }
         }
@@ -102,7 +102,7 @@ impl Collector {
             tokio::select! {
                 () = stop.cancelled() => return,
                 swept = self.store.sweep() => if let Err(error) = swept {
-                    tracing::warn!(%error, "the rows of deleted jobs cannot be removed now");
+                    tracing::warn!(%error, "removal of deleted jobs failed");
                     tokio::select! {
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(AGAIN) => continue,
@@ -116,16 +116,13 @@ impl Collector {
         }
     }
 
-    /// Removes what nobody needs at this time, or only says what that would be.
-    ///
-    /// # Errors
-    /// Where the disk or the records fail; what was collected until then is gone.
+    /// Removes what nothing needs at this time, or only reports it. After an error, what was removed so far stays removed.
     pub(crate) async fn collect(&self, now: SystemTime, dry_run: bool) -> Result<Collected, CollectError> {
         let retention = self.retention.ok_or(CollectError::KeepsNothing)?;
-        let _one = self.one.lock().await;
+        let _running = self.running.lock().await;
         let begun = std::time::Instant::now();
         let now_ms = unix(now);
-        // First of all: who comes later promises later, and who has come is in the records that are read next.
+        // First of all: a later request promises later, and what an earlier one has finished is in the records read next.
         let held = self.holds.oldest();
         let promised_since = match retention.promises.until(now_ms) {
             Some(at_ms) => held.min(system(at_ms)),
@@ -162,8 +159,8 @@ impl Collector {
         if !dry_run && expired.bundles > 0 {
             self.store.sweep().await?;
         }
-        let log_bytes = self.logs(&expired, dry_run).await?;
-        let events = self.events(retention.events.until(now_ms), dry_run).await?;
+        let log_bytes = self.remove_logs(&expired, dry_run).await?;
+        let events = self.trim_events(retention.events.until(now_ms), dry_run).await?;
         let collected = Collected {
             dry_run,
             inputs: expired.inputs,
@@ -197,13 +194,10 @@ impl Collector {
         Ok(collected)
     }
 
-    /// Removes intermediates that are used up, however young they are, because the disk is short. Others keep what they
-    /// were promised: of these, nobody was told anything since they were stored.
-    ///
-    /// # Errors
-    /// If the disk or the records fail; what was removed until then is gone.
+    /// Removes intermediates that are used up, however young they are, because the disk is short. Blobs that were promised
+    /// since they were stored stay.
     async fn free_spent(&self) -> Result<(), CollectError> {
-        let _one = self.one.lock().await;
+        let _running = self.running.lock().await;
         let held = self.holds.oldest();
         let now_ms = unix(SystemTime::now());
         let expiry = Expiry { at_ms: now_ms, spent_ms: Some(now_ms), ..Expiry::default() };
@@ -228,7 +222,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Has the scheduler remove from the records all that was found to be due, a part at a time, with turns in between.
+    /// Has the scheduler remove what is due from the records, a part at a time, with turns in between.
     async fn expire(&self, expiry: Expiry, due: Due) -> Result<Expired, CollectError> {
         let mut expired = Expired::default();
         for due in due.parts(AT_ONCE) {
@@ -238,13 +232,13 @@ impl Collector {
         Ok(expired)
     }
 
-    /// Those that are due, and those of jobs that are there no more. Returns their bytes.
-    async fn logs(&self, expired: &Expired, dry_run: bool) -> Result<u64, CollectError> {
-        let there = self.logs.jobs().await?;
-        let kept = self.store.with_logs(&there).await?;
-        let goes = |job| !kept.contains(job) || expired.logs.contains(job);
+    /// Removes the logs that are due, and those of jobs that no longer exist. Returns their bytes.
+    async fn remove_logs(&self, expired: &Expired, dry_run: bool) -> Result<u64, CollectError> {
+        let with_logs = self.logs.jobs().await?;
+        let kept = self.store.with_logs(&with_logs).await?;
+        let is_due = |job| !kept.contains(job) || expired.logs.contains(job);
         let mut bytes = 0;
-        for job in there.iter().filter(|job| goes(job)) {
+        for job in with_logs.iter().filter(|job| is_due(job)) {
             bytes += self.logs.size(*job).await?;
             if !dry_run {
                 self.logs.delete(*job);
@@ -254,7 +248,7 @@ impl Collector {
         Ok(bytes)
     }
 
-    async fn events(&self, until_ms: Option<i64>, dry_run: bool) -> Result<u64, CollectError> {
+    async fn trim_events(&self, until_ms: Option<i64>, dry_run: bool) -> Result<u64, CollectError> {
         let Some(until_ms) = until_ms else { return Ok(0) };
         let Some((last, count)) = self.store.events_until(until_ms).await? else { return Ok(0) };
         if dry_run {

@@ -1,9 +1,9 @@
-//! The connections of a server, and how many there may be.
+//! The connections of a server, and their limits.
 //!
-//! A connection is unauthenticated until a request on it shows the key. There are few of these, they have little time,
-//! and a new one evicts the oldest where there are too many: a client that opens connections and sends nothing, or
-//! sends its request slowly, blocks no other client, which needs a place only until its first request has arrived.
-//! Authenticated connections are many, and are never closed to make room.
+//! A connection is unauthenticated until a request on it shows the key. Few of these are accepted, for a short time, and
+//! a new one evicts the oldest when there are too many: a client that opens connections and sends nothing, or sends its
+//! request slowly, blocks no other client, which needs a place only until its first request has arrived.
+//! Authenticated connections are never closed to make room.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::problem::{Answer, ProblemResponse};
 
-/// The connections that a server accepts at a time. docs/performance.md has what a farm of 10,000 workers behind one
+/// The numbers of connections that a server accepts. docs/performance.md has what a farm of 10,000 workers behind one
 /// address needs and what a connection costs; both are to be measured again when connections are encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionLimits {
@@ -27,18 +27,17 @@ pub(crate) struct ConnectionLimits {
     /// Less than all, so that one machine cannot block the others.
     pub authenticated_per_address: usize,
     pub unauthenticated: usize,
-    /// For each address of IPv4, or network of IPv6, in which a machine may have any number of addresses.
+    /// For each IPv4 address, or IPv6 network, in which a machine may have any number of addresses.
     pub unauthenticated_per_network: usize,
 }
 
 impl ConnectionLimits {
     /// The most connections, however many files the process may open.
     const MOST: usize = 65_536;
-    /// The most unauthenticated ones among them.
     const MOST_UNAUTHENTICATED: usize = 2048;
 
-    /// Returns the limits for a process that may have so many files open: each connection is one, and so are the database
-    /// and each file that is read or written.
+    /// Returns the limits for a process that may have this number of files open: each connection is one, and so are the
+    /// database and each file that is read or written.
     pub(crate) fn of(files: usize) -> Self {
         let own = (files / 8).max(128);
         let all = files.saturating_sub(own).clamp(16, Self::MOST);
@@ -64,7 +63,7 @@ pub(crate) struct Connections {
 struct State {
     /// The number of the newest connection.
     newest: u64,
-    /// By number: the oldest first.
+    /// By number, the oldest first.
     unauthenticated: BTreeMap<u64, Unauthenticated>,
     /// The numbers of unauthenticated connections by network.
     by_network: HashMap<IpAddr, BTreeSet<u64>>,
@@ -85,9 +84,9 @@ pub(crate) struct Connection {
     number: u64,
     address: IpAddr,
     is_authenticated: AtomicBool,
-    /// Cancelled once it is authenticated.
+    /// Cancelled once the connection is authenticated.
     pub(crate) authenticated: CancellationToken,
-    /// Cancelled when it has to end at once, because a new connection took its place.
+    /// Cancelled when the connection has to end at once, because a new one took its place.
     pub(crate) evicted: CancellationToken,
 }
 
@@ -100,7 +99,7 @@ impl Connections {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an unauthenticated connection. Where there are too many, evicts the oldest of its network, or of all.
+    /// Adds an unauthenticated connection. If there are too many, evicts the oldest of its network, or of all.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Arc<Connection> {
         let address = address.to_canonical();
         let network = network(address);
@@ -147,10 +146,10 @@ impl State {
 }
 
 impl Connection {
-    /// Notes that a request on it has shown the key.
+    /// Notes that a request on the connection has shown the key.
     ///
     /// # Errors
-    /// [`ProblemCode::Busy`] where there are as many as there may be.
+    /// [`ProblemCode::Busy`] if there are too many authenticated connections, in all or from this address.
     pub(crate) fn authenticate(&self) -> Answer<()> {
         if self.is_authenticated.load(Ordering::Acquire) {
             return Ok(());
@@ -158,7 +157,7 @@ impl Connection {
         let ConnectionLimits { authenticated: most, authenticated_per_address: most_of_address, .. } =
             self.all.limits;
         let mut state = self.all.state();
-        // Requests of one connection come one after another: no other request authenticates it meanwhile.
+        // A connection serves one request at a time: no other request authenticates it meanwhile.
         if state.authenticated >= most {
             return Err(busy(format!("The server has {most} connections, the most that it accepts")));
         }

@@ -11,7 +11,7 @@ use kiln_store::StoreError;
 
 use crate::key::KeyError;
 
-/// Why a server does not start, or has ended.
+/// The reasons for which a server does not start, or has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error(

@@ -1,4 +1,4 @@
-//! The farm's one numbered sequence of changes: into the records, and out to whoever listens.
+//! The numbered sequence of the farm's changes: into the records, and out to all listeners.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use kiln_types::{EventNumber, JobId, WorkerId};
 use serde_json::Value;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-/// Events that a slow listener may lag behind before it reads the records again.
+/// Events by which a slow listener may lag before it reads the records again.
 const BACKLOG: usize = 1024;
-/// Events read from the records at once.
+/// Events that are read from the records at once.
 const PAGE: u32 = 500;
 
-/// An event that has no number yet. The worker's name goes with it, because a worker may be renamed or removed.
+/// Returns an event that has no number yet. It holds the worker's name, because a worker may be renamed or removed.
 pub(crate) fn new_event(
     at_ms: i64,
     job: Option<JobId>,
@@ -54,7 +54,7 @@ impl EncodedEvent {
     }
 }
 
-/// Hands events on to everyone who listens now.
+/// Sends events to everyone who listens now.
 #[derive(Debug)]
 pub(crate) struct Hub {
     sender: broadcast::Sender<Arc<EncodedEvent>>,
@@ -65,7 +65,7 @@ impl Hub {
         Self { sender: broadcast::Sender::new(BACKLOG) }
     }
 
-    /// What has just been written, in its order.
+    /// Sends events that have just been written, in their order.
     pub(crate) fn publish(&self, events: &[StoredEvent]) {
         if self.sender.receiver_count() == 0 {
             return;
@@ -75,15 +75,15 @@ impl Hub {
         }
     }
 
-    /// Events after `since`, or from now on, of one job or of all, without gap or duplicate. Ends with an error
-    /// where the records cannot be read.
+    /// Returns the events after `since`, or from now on, of one job or of all, without gap or duplicate. The stream ends
+    /// with an error if the records cannot be read.
     pub(crate) async fn follow(
         self: &Arc<Self>,
         store: Store,
         since: Option<EventNumber>,
         job: Option<JobId>,
     ) -> Result<impl Stream<Item = Result<Arc<EncodedEvent>, StoreError>> + use<>, StoreError> {
-        // Listens before it reads: an event written in between comes twice, and is dropped once.
+        // Subscribed before the records are read: an event written in between arrives twice, and is dropped once.
         let live = self.sender.subscribe();
         let newest = store.last_event().await?;
         let last = since.map_or(newest, |since| since.min(newest));
@@ -94,7 +94,7 @@ impl Hub {
             live,
             last,
             page: Vec::new().into_iter(),
-            reading: true,
+            is_reading: true,
         };
         Ok(stream::try_unfold(follower, Follower::next))
     }
@@ -105,11 +105,11 @@ struct Follower {
     store: Store,
     job: Option<JobId>,
     live: broadcast::Receiver<Arc<EncodedEvent>>,
-    /// Everything up to it has been handed on.
+    /// The number of the last event that was returned or left out.
     last: EventNumber,
     page: std::vec::IntoIter<StoredEvent>,
-    /// From the records, until they have no more.
-    reading: bool,
+    /// Reads from the records, until they hold no newer event.
+    is_reading: bool,
 }
 
 impl Follower {
@@ -119,23 +119,23 @@ impl Follower {
                 self.last = event.number;
                 return Ok(Some((Arc::new(EncodedEvent::new(event)), self)));
             }
-            if self.reading {
+            if self.is_reading {
                 let page = self.store.events_after(self.last, PAGE, self.job).await?;
-                self.reading = !page.is_empty();
+                self.is_reading = !page.is_empty();
                 self.page = page.into_iter();
                 continue;
             }
             match self.live.recv().await {
-                Ok(told) if told.number <= self.last => {}
-                Ok(told) => {
-                    self.last = told.number;
-                    if self.job.is_none() || told.job == self.job {
-                        return Ok(Some((told, self)));
+                Ok(event) if event.number <= self.last => {}
+                Ok(event) => {
+                    self.last = event.number;
+                    if self.job.is_none() || event.job == self.job {
+                        return Ok(Some((event, self)));
                     }
                 }
                 Err(RecvError::Lagged(_)) => {
                     self.live = self.hub.sender.subscribe();
-                    self.reading = true;
+                    self.is_reading = true;
                 }
                 Err(RecvError::Closed) => return Ok(None),
             }
@@ -158,7 +158,7 @@ mod tests {
         hub.publish(&events);
     }
 
-    /// Numbers up to the newest, without waiting for more.
+    /// Returns the numbers of the events up to the newest.
     async fn numbers(
         stream: impl Stream<Item = Result<Arc<EncodedEvent>, StoreError>>,
         newest: u64,
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_lags_behind_reads_the_records_again() {
+    async fn a_listener_that_lags_reads_the_records_again() {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
         let hub = Arc::new(Hub::new());

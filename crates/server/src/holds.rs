@@ -1,7 +1,7 @@
-//! Requests that have looked at what is there and have not yet put into the records what they need of it.
+//! Requests that have checked which bytes are here and have not yet recorded which of them they need.
 //!
-//! A collection spares whatever was promised since the oldest of them began, however short a promise may be: between
-//! the look and the record, nothing goes.
+//! A collection spares all bytes that were promised since the oldest of these requests began, however short a promise may
+//! be: nothing is removed between the check and the record.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Times that the system itself gives to files lag behind its clock by up to one of its ticks.
+/// The times that the system gives to files lag behind its clock by up to one of its ticks.
 const TICK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Default)]
@@ -23,7 +23,7 @@ struct Open {
     since: BTreeMap<u64, SystemTime>,
 }
 
-/// While it lives, what is promised from its beginning on stays.
+/// A request in progress: while this lives, bytes that are promised after its beginning stay.
 #[derive(Debug)]
 pub(crate) struct Hold {
     holds: Holds,
@@ -39,7 +39,7 @@ impl Holds {
         Hold { holds: self.clone(), number }
     }
 
-    /// Nothing that was promised after this may go now.
+    /// Returns the time since which promised bytes must stay.
     pub(crate) fn oldest(&self) -> SystemTime {
         let open = self.lock();
         let now = SystemTime::now();

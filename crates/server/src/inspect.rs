@@ -1,4 +1,4 @@
-//! What a .blend says of itself, in the words that a submission needs.
+//! Reading of .blend files in bundles, for submissions.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,28 +14,21 @@ use kiln_blobs::{BlobReader, Blobs};
 use kiln_types::{BlobHash, Bundle, JobSpec, RelPath};
 use tokio::sync::mpsc;
 
-/// Bytes in which a file is unpacked.
+/// Bytes of a piece of an unpacked file.
 const PIECE: u64 = 1 << 20;
 
-/// Reads a .blend that came alone, from its beginning to its end mark. Blocks.
+/// Checks that a file is a whole .blend, from its beginning to its end mark. Blocks.
 pub(crate) fn check(file: File) -> Result<(), String> {
     let read = kiln_blend::inspect_reader(file, &ReadLimits::default());
     read.map(drop).map_err(|fault| format!("{fault}."))
 }
 
-async fn reading<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    let read = tokio::task::spawn_blocking(read).await;
-    read.unwrap_or_else(|_| Err("reading it failed inside the server.".to_owned()))
-}
-
-/// A bundle that the server holds, as the .blend files in it find each other.
+/// A bundle that the server holds, in which .blend files find each other.
 pub(crate) struct Contents {
     blobs: Blobs,
     bundle: Bundle,
     files: HashMap<String, BlobHash>,
-    /// Names of files that hold anything, by their folder.
+    /// The names of files that are not empty, by their folder.
     folders: HashMap<String, Vec<String>>,
 }
 
@@ -56,29 +49,41 @@ impl Contents {
         &self.bundle
     }
 
-    /// What one of its .blend files says of itself.
-    pub(crate) async fn inspect(self: &Arc<Self>, blend: &RelPath) -> Result<Inspection, String> {
+    /// Opens one of the .blend files and calls `read` with it, where blocking is allowed.
+    async fn read_blend<T: Send + 'static>(
+        self: &Arc<Self>,
+        blend: &RelPath,
+        read: impl FnOnce(&Self, BlobReader) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
         let (contents, blend) = (self.clone(), blend.clone());
-        reading(move || {
+        let open_and_read = move || {
             let hash = contents.files.get(blend.as_str()).ok_or("the bundle does not hold it.")?;
             let file = contents.blobs.open_reader(hash).map_err(|error| format!("{error}."))?;
-            let read = kiln_blend::inspect_bundled(&*contents, &blend, file, &ReadLimits::default());
+            read(&contents, file)
+        };
+        let read = tokio::task::spawn_blocking(open_and_read).await;
+        read.unwrap_or_else(|_| Err("reading it failed inside the server.".to_owned()))
+    }
+
+    /// Reads the scenes and the dependencies of one of the .blend files.
+    pub(crate) async fn inspect(self: &Arc<Self>, blend: &RelPath) -> Result<Inspection, String> {
+        let path = blend.clone();
+        self.read_blend(blend, move |contents, file| {
+            let read = kiln_blend::inspect_bundled(contents, &path, file, &ReadLimits::default());
             read.map_err(|fault| format!("{fault}."))
         })
         .await
     }
 
-    /// Names of files that the bundle does not hold, and that nothing uses which renders of its only .blend.
-    pub(crate) async fn unused(
+    /// Returns the paths of files that are not in the bundle and that no render of its only .blend uses.
+    pub(crate) async fn find_unused(
         self: &Arc<Self>,
         spec: &JobSpec,
         scene: &str,
     ) -> Result<BTreeSet<String>, String> {
-        let (contents, scene, frames) = (self.clone(), scene.to_owned(), spec.frames.clone());
-        let (blend, settings) = (spec.session.blend.clone(), spec.session.settings.clone());
-        reading(move || {
-            let hash = contents.files.get(blend.as_str()).ok_or("the bundle does not hold it.")?;
-            let file = contents.blobs.open_reader(hash).map_err(|error| format!("{error}."))?;
+        let (scene, frames, settings) =
+            (scene.to_owned(), spec.frames.clone(), spec.session.settings.clone());
+        self.read_blend(&spec.session.blend, move |_, file| {
             let requested = RenderScope {
                 view_layer: settings.view_layer.as_deref(),
                 engine: settings.engine.as_deref(),
@@ -89,8 +94,8 @@ impl Contents {
         .await
     }
 
-    /// What the .blend needs of libraries in the bundle, and only they can bake.
-    pub(crate) async fn linked(
+    /// Returns the simulations that the .blend links from libraries in the bundle; only the libraries can bake them.
+    pub(crate) async fn find_linked(
         self: &Arc<Self>,
         blend: &RelPath,
     ) -> Result<Vec<LinkedSimulation>, tokio::task::JoinError> {
@@ -116,8 +121,8 @@ impl BundleSource for Contents {
     }
 }
 
-/// The bytes of a packed .blend as Blender wrote them before it packed them; `None` where it is not packed. The
-/// bundle holds these, because they can be split.
+/// Returns the bytes of a packed .blend as Blender wrote them before it packed them; `None` if it is not packed. The
+/// bundle holds the unpacked bytes, because they can be split.
 pub(crate) async fn unpacked(
     reader: BlobReader,
 ) -> io::Result<Option<impl Stream<Item = io::Result<Bytes>>>> {

@@ -1,4 +1,4 @@
-//! The farm's key: made once, kept where only its owner can read it.
+//! The farm key: created once, in a file that only its owner can read.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 use kiln_files::{Access, Durability, write_atomically};
 use rand::{TryRng, rngs::SysRng};
 
-/// A bearer key. Never printed by `Debug`, compared in constant time.
+/// A bearer key, which `Debug` does not print.
 #[derive(Clone)]
 pub(crate) struct FarmKey {
     text: String,
@@ -19,13 +19,10 @@ pub(crate) struct FarmKey {
 
 impl FarmKey {
     const PREFIX: &'static str = "kiln_";
-    /// 256 random bits in hex.
+    /// 256 random bits, in hexadecimal.
     const DIGITS: usize = 64;
 
-    /// Reads `<data>/farm.key`, or makes it (mode 0600) where there is none.
-    ///
-    /// # Errors
-    /// Where the file can be neither read nor made, or holds something that is no key.
+    /// Reads `<data>/farm.key`, or creates it with mode 0600 if it does not exist.
     pub(crate) fn load_or_create(data: &Path) -> Result<Self, KeyError> {
         let path = Self::path(data);
         let read = |error| KeyError::Io { path: path.clone(), error };
@@ -33,13 +30,13 @@ impl FarmKey {
             Ok(file) => {
                 let mut text = String::new();
                 file.take(4096).read_to_string(&mut text).map_err(read)?;
-                // Also where a restored copy came with looser rights.
+                // A copy that was restored may have looser permissions.
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(read)?;
                 Self::parse(text.trim()).ok_or(KeyError::Malformed { path })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = Self::random().map_err(read)?;
-                // Complete or absent: a server killed here must not leave half a key.
+                // Whole or absent: a server killed here must not leave half a key.
                 let line = format!("{}\n", key.text);
                 write_atomically(&path, line.as_bytes(), Access::Owner, Durability::Durable).map_err(read)?;
                 Ok(key)
@@ -74,7 +71,7 @@ impl FarmKey {
         &self.text
     }
 
-    /// Compares hashes, which `blake3` does in constant time: the time taken tells nothing of the key.
+    /// Compares hashes, which `blake3` does in constant time: the duration reveals nothing of the key.
     pub(crate) fn matches(&self, offered: &[u8]) -> bool {
         self.hash == blake3::hash(offered)
     }
@@ -86,7 +83,7 @@ impl std::fmt::Debug for FarmKey {
     }
 }
 
-/// Why there is no farm key.
+/// The reasons for which the farm key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("The farm key {path} cannot be read or written: {error}.", path = path.display())]

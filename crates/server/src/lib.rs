@@ -1,7 +1,7 @@
-//! The farm's scheduler behind HTTP: a server that clients submit to and workers connect to.
+//! The server of a farm: clients submit jobs to it, and workers connect to it.
 //!
 //! [`Server::start`] opens the records and the bytes of a data folder, starts the scheduler, and listens. `scheduler`
-//! decides, `links` speaks to workers, `routes` to everyone else, `auth` stands in front of all of them.
+//! decides, `links` speaks with workers, `routes` with clients, and `auth` checks every request first.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -34,6 +34,6 @@ mod wake;
 pub use error::ServerError;
 pub use key::KeyError;
 pub use kiln_store::Durability;
-pub use retention::{Expires, Retention};
+pub use retention::{Retention, RetentionPeriod};
 pub use routes::openapi_json;
 pub use start::{DEFAULT_LISTEN, RunningServer, Server, ServerFile, ServerOptions};

@@ -1,4 +1,4 @@
-//! The WebSocket of each worker: hello, messages up and down, and the end.
+//! The WebSocket of each worker: hello, messages in both directions, and the end.
 
 use std::{
     ops::ControlFlow,
@@ -20,33 +20,32 @@ use crate::{
     app::App,
     arrivals::Arrival,
     made::bundle_of,
-    scheduler::{CheckedReport, Input, LinkHandle, MadeFiles, misbehaved},
+    scheduler::{CheckedReport, FarmState, Input, LinkHandle, MadeFiles, misbehaved},
 };
 
-/// Bytes of one message: what a bake made fits, with [`AttemptReport::MAX_FILES`] files of common names.
+/// Bytes of one message: the report of a bake with [`AttemptReport::MAX_FILES`] files of common names fits.
 pub(crate) const MAX_MESSAGE: usize = 32 << 20;
-/// Bytes that each connection holds ready, and clears at each reading: there are thousands, and most of what they say
-/// is short.
+/// Bytes of the buffer of each connection, which is cleared at each read: there are thousands, and most messages are short.
 pub(crate) const READ_BUFFER: usize = 4 << 10;
 /// Bytes of one piece of a log.
 const MAX_LOG_PIECE: usize = 64 << 10;
-/// Until a hello must have come.
+/// The time within which a hello must arrive.
 const HELLO_TIME: Duration = Duration::from_secs(10);
-/// For one message down; a worker that does not read for so long is gone.
+/// The time within which a worker must take a message.
 const SEND_TIME: Duration = Duration::from_secs(20);
-/// Messages down that wait for a worker.
+/// Messages to a worker that wait at most.
 const OUT_QUEUE: usize = 4096;
-/// Messages up in one second; above, the connection is read more slowly.
+/// Messages from a worker in one second; above, the connection is read more slowly.
 const RATE: u32 = 2000;
 
 static LINK_NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// Serves one worker until its connection ends.
 pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket) {
-    let hello = match tokio::time::timeout(HELLO_TIME, first(&mut socket)).await {
+    let hello = match tokio::time::timeout(HELLO_TIME, receive_hello(&mut socket)).await {
         Ok(Some(Ok(hello))) => hello,
         Ok(Some(Err(reason))) => {
-            tracing::warn!(%reason, "a worker was refused");
+            tracing::warn!(%reason, "worker refused");
             let _ = send(&mut socket, &Down::Refused { reason }).await;
             close(socket, close_code::POLICY, "refused").await;
             return;
@@ -55,7 +54,7 @@ pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket) {
     };
     let worker = hello.id;
     let arrival = app.scheduler.connect(worker);
-    let received = arrival.receive();
+    let waiting = arrival.receive();
     let number = LINK_NUMBERS.fetch_add(1, Ordering::Relaxed);
     let (out, downs) = mpsc::channel(OUT_QUEUE);
     let end = CancellationToken::new();
@@ -63,19 +62,19 @@ pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket) {
         .tell(Input::Join {
             hello: Box::new(hello),
             link: LinkHandle { number, out, end: end.clone() },
-            received,
+            waiting,
         })
         .await;
     app.scheduler.listen(&arrival);
-    let mut link = Served { app: &app, worker, number, arrival, downs, end, rate: Rate::new() };
+    let mut link = Link { app: &app, worker, number, arrival, downs, end, rate: Rate::new() };
     let (code, why) = link.run(&mut socket).await;
-    app.scheduler.tell(Input::Gone { worker, link: number }).await;
-    tracing::debug!(%worker, why, "connection of a worker ended");
+    app.scheduler.tell(Input::Disconnected { worker, link: number }).await;
+    tracing::debug!(%worker, why, "worker link ended");
     close(socket, code, why).await;
 }
 
-/// `None` where the connection ended first; an `Err` is what the worker is told.
-async fn first(socket: &mut WebSocket) -> Option<Result<Hello, String>> {
+/// Returns `None` if the connection ends first; an `Err` is sent to the worker.
+async fn receive_hello(socket: &mut WebSocket) -> Option<Result<Hello, String>> {
     loop {
         match socket.recv().await?.ok()? {
             Message::Text(text) => return Some(read_hello(&text)),
@@ -121,7 +120,7 @@ fn read_hello(text: &str) -> Result<Hello, String> {
     }
 }
 
-struct Served<'a> {
+struct Link<'a> {
     app: &'a App,
     worker: WorkerId,
     number: u64,
@@ -131,11 +130,11 @@ struct Served<'a> {
     rate: Rate,
 }
 
-/// How the connection is closed, and why.
-type Ending = (u16, &'static str);
+/// The close code of the connection, and the reason.
+type Closing = (u16, &'static str);
 
-impl Served<'_> {
-    async fn run(&mut self, socket: &mut WebSocket) -> Ending {
+impl Link<'_> {
+    async fn run(&mut self, socket: &mut WebSocket) -> Closing {
         let beat = Duration::from_millis(self.app.heartbeat_ms.max(1));
         let mut pings = tokio::time::interval(beat);
         pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -153,14 +152,14 @@ impl Served<'_> {
                 }
                 message = socket.recv() => {
                     let Some(Ok(message)) = message else { return (close_code::NORMAL, "it left") };
-                    if let ControlFlow::Break(ending) = self.take(message).await {
-                        return ending;
+                    if let ControlFlow::Break(closing) = self.receive(message).await {
+                        return closing;
                     }
-                    // While that was handed on, nobody listened: that was no silence.
+                    // While the message was passed on, nothing was read: that was no silence.
                     heard = Instant::now();
                 }
                 _ = pings.tick() => {
-                    // Pings are answered by every WebSocket: silence means that nobody is there.
+                    // Every WebSocket answers pings: silence means that the worker is gone.
                     if heard.elapsed() > beat * 4 {
                         return (close_code::AWAY, "it fell silent");
                     }
@@ -173,20 +172,20 @@ impl Served<'_> {
         }
     }
 
-    async fn take(&mut self, message: Message) -> ControlFlow<Ending> {
+    async fn receive(&mut self, message: Message) -> ControlFlow<Closing> {
         let text = match message {
             Message::Text(text) => text,
             Message::Ping(_) | Message::Pong(_) => return ControlFlow::Continue(()),
             Message::Close(_) => return ControlFlow::Break((close_code::NORMAL, "it said goodbye")),
             Message::Binary(_) => return ControlFlow::Break((close_code::UNSUPPORTED, "it sent bytes")),
         };
-        let received = self.arrival.receive();
+        let waiting = self.arrival.receive();
         self.rate.wait().await;
         let mut up = match serde_json::from_str::<Up>(&text) {
             Ok(up) => up,
             Err(error) => {
-                // A newer worker may say what this server does not know yet.
-                tracing::warn!(worker = %self.worker, %error, "a message of a worker is not understood");
+                // A newer worker may send messages that this server does not know yet.
+                tracing::warn!(worker = %self.worker, %error, "unknown message ignored");
                 self.app.scheduler.listen(&self.arrival);
                 return ControlFlow::Continue(());
             }
@@ -200,51 +199,52 @@ impl Served<'_> {
         let (worker, link) = (self.worker, self.number);
         let input = match up {
             Up::Finished { attempt, report, .. } => {
-                // From the look at what it made until the records say that it did.
+                // From the check of its files until they are recorded.
                 let hold = self.app.holds.begin();
-                let finished = self.checked(attempt, report).await;
-                Input::Finished { worker, link, attempt, finished, hold, received }
+                let report = self.check_report(attempt, report).await;
+                Input::Finished { worker, link, attempt, report, hold, waiting }
             }
-            up => Input::Up { worker, link, up, received },
+            up => Input::Up { worker, link, up, waiting },
         };
         self.app.scheduler.tell(input).await;
         self.app.scheduler.listen(&self.arrival);
         ControlFlow::Continue(())
     }
 
-    /// What is made counts only when every byte of it is here.
-    async fn checked(&self, attempt: AttemptId, report: AttemptReport) -> CheckedReport {
+    /// Checks that every byte of the reported files is here.
+    async fn check_report(&self, attempt: AttemptId, report: AttemptReport) -> CheckedReport {
         let (files, seconds, peak_memory) = match report {
             AttemptReport::Done { files, seconds, peak_memory } => (files, seconds, peak_memory),
             AttemptReport::Failed { failure, seconds } => return CheckedReport::Failed { failure, seconds },
             AttemptReport::Returned => return CheckedReport::Returned,
         };
-        match self.made(attempt, files).await {
+        match self.check_files(attempt, files).await {
             Ok(made) => CheckedReport::Done { made, seconds, peak_memory },
             Err(failure) => {
-                tracing::warn!(worker = %self.worker, %failure, "what a worker reported is not here");
+                tracing::warn!(worker = %self.worker, %failure, "report refused");
                 CheckedReport::Failed { failure, seconds }
             }
         }
     }
 
-    async fn made(&self, attempt: AttemptId, files: Vec<TaskFile>) -> Result<MadeFiles, Failure> {
+    async fn check_files(&self, attempt: AttemptId, files: Vec<TaskFile>) -> Result<MadeFiles, Failure> {
         if files.len() > AttemptReport::MAX_FILES {
             let why = format!("The worker reported more than {} files.", AttemptReport::MAX_FILES);
             return Err(misbehaved(why));
         }
-        // Pictures are no files of a bundle: nothing has to be looked up for them.
+        // Pictures are not files of a bundle: only other files need a look at the attempt.
         if files.iter().all(|file| file.picture.is_none()) {
             let worker = self.worker;
-            // Behind the hello that may have brought the attempt back.
-            let known = self.app.scheduler.look_behind(move |farm| farm.product_of(worker, attempt)).await;
+            // After the hello, which may have resumed the attempt.
+            let product = move |farm: &FarmState| farm.product_of(worker, attempt);
+            let known = self.app.scheduler.read_after_messages(product).await;
             match known {
                 Ok(Some((ProductKind::Bundle, spec))) => {
                     let files = files.into_iter().map(BundleFile::from).collect();
                     return bundle_of(self.app, &spec, files).await.map(MadeFiles::Bundle);
                 }
                 Ok(Some(_)) => {}
-                // It is somebody else's, or over: the scheduler answers that.
+                // The attempt is another worker's, or has ended: the scheduler answers that.
                 Ok(None) | Err(_) => return Ok(MadeFiles::Unknown),
             }
         }
@@ -265,7 +265,7 @@ async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
     let frame = CloseFrame { code, reason: reason.into() };
     let goodbye = async {
         let _ = socket.send(Message::Close(Some(frame))).await;
-        // The worker's own goodbye, so that it sees an end and no break.
+        // Waits for the worker's close frame, so that the worker sees an orderly end.
         while let Some(Ok(_)) = socket.recv().await {}
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_protocol_is_told_what_it_needs() {
+    fn a_worker_of_another_protocol_is_told_what_to_update() {
         let text = r#"{"up":"hello","protocol":99,"build":"9.9.9","shape":"unknown"}"#;
         let reason = read_hello(text).unwrap_err();
         assert!(reason.contains("protocol 99") && reason.contains("update Kiln on the server"), "{reason}");

@@ -20,12 +20,12 @@ use crate::{
     error::ServerError,
 };
 
-/// A client that has not sent its whole request head by then is cut off; so is an idle connection. Longer than
-/// clients keep idle connections (90 s is common), so that none sends into one that is closing.
+/// The time for a request head to arrive, and for which a connection may be idle. Longer than clients keep idle
+/// connections (90 s is common), so that no client sends into one that is closing.
 const HEAD_TIME: Duration = Duration::from_secs(120);
-/// A connection on which no request has shown the key by then is cut off: it costs a client nothing to open one.
+/// The time within which a request must show the key: opening a connection costs a client nothing.
 const AUTHENTICATION_TIME: Duration = Duration::from_secs(15);
-/// How long a request in progress may take when the server stops, or the connection is cut off.
+/// The time that a request in progress has when the server stops, or the connection is cut off.
 const GRACE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn bind(listen: SocketAddr) -> Result<TcpListener, ServerError> {
@@ -45,7 +45,7 @@ pub(crate) fn raise_file_limit() -> usize {
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "file limit not raised");
     }
     let files = getrlimit(Resource::Nofile).current;
     files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
@@ -66,27 +66,32 @@ pub(crate) async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of file numbers, or a client that left in the middle: neither ends the server.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    // No file descriptor is free, or the client has left: neither ends the server.
+                    tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             },
         };
         let counted = all.admit(from.ip());
-        connections.spawn(connection(stream, router.clone(), stop.clone(), counted));
+        connections.spawn(serve_connection(stream, router.clone(), stop.clone(), counted));
     }
     drop(listener);
     connections.close();
     let _ = tokio::time::timeout(GRACE, connections.wait()).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken, counted: Arc<Connection>) {
-    // Answers are small and awaited one by one: none must wait for more to fill a packet.
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    stop: CancellationToken,
+    counted: Arc<Connection>,
+) {
+    // Clients wait for each answer, and answers are small: none must wait until a packet is full.
     let _ = stream.set_nodelay(true);
     let (router, with) = (TowerToHyperService::new(router), counted.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        // For the check of the key, and for a WebSocket, which is counted for as long as it is open.
+        // For the check of the key, and for a WebSocket, which counts as long as it is open.
         request.extensions_mut().insert(with.clone());
         router.call(request)
     });
@@ -112,7 +117,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken, 
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(%error, "connection failed");
     }
 }
 
@@ -195,7 +200,7 @@ mod tests {
         assert_eq!(files as u64, limit.maximum.unwrap_or(u64::MAX));
     }
 
-    /// The paused clock runs on whenever all wait: a limit of seconds takes none.
+    /// The paused clock advances whenever all tasks wait, so the test takes no seconds.
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_shows_no_key_is_cut_off() {
         let server = Listening::start(ConnectionLimits::of(1024)).await;

@@ -1,4 +1,4 @@
-//! What Blender printed, attempt by attempt: `logs/<job>/<attempt>.log` below the data folder.
+//! The output of Blender, one file for each attempt: `logs/<job>/<attempt>.log` below the data folder.
 
 use std::{
     fs, io,
@@ -13,17 +13,17 @@ use crate::space::DiskSpace;
 
 /// Bytes kept of one attempt.
 const MAX_LOG: u64 = 10 << 20;
-/// Pieces that wait to be written; more are dropped, because the scheduler waits for no log.
+/// Pieces that wait to be written; further ones are dropped, because the scheduler does not wait for logs.
 const QUEUE: usize = 4096;
 
 /// Writes logs on a thread of its own; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Logs {
     folder: PathBuf,
-    sender: mpsc::SyncSender<Order>,
+    sender: mpsc::SyncSender<LogCommand>,
 }
 
-enum Order {
+enum LogCommand {
     Append {
         job: JobId,
         attempt: AttemptId,
@@ -38,32 +38,32 @@ enum Order {
 
 impl Logs {
     pub(crate) fn open(folder: PathBuf, space: DiskSpace) -> io::Result<Self> {
-        let (sender, orders) = mpsc::sync_channel(QUEUE);
+        let (sender, commands) = mpsc::sync_channel(QUEUE);
         let writer = Writer { folder: folder.clone(), space };
         std::thread::Builder::new().name("logs".to_owned()).spawn(move || {
-            while let Ok(order) = orders.recv() {
-                writer.obey(order);
+            while let Ok(command) = commands.recv() {
+                writer.execute(command);
             }
         })?;
         Ok(Self { folder, sender })
     }
 
     pub(crate) fn append(&self, job: JobId, attempt: AttemptId, text: String) {
-        if self.sender.try_send(Order::Append { job, attempt, text }).is_err() {
-            tracing::warn!(%job, %attempt, "a piece of a log was dropped: the disk does not keep up");
+        if self.sender.try_send(LogCommand::Append { job, attempt, text }).is_err() {
+            tracing::warn!(%job, %attempt, "log piece dropped: the disk is too slow");
         }
     }
 
     pub(crate) fn delete(&self, job: JobId) {
-        if self.sender.try_send(Order::Delete { job }).is_err() {
-            tracing::warn!(%job, "the logs of a job stay until the next collection: the disk does not keep up");
+        if self.sender.try_send(LogCommand::Delete { job }).is_err() {
+            tracing::warn!(%job, "log removal postponed to the next collection: the disk is too slow");
         }
     }
 
     /// Waits until all that was appended so far can be read.
     pub(crate) async fn flush(&self) {
         let (done, wait) = tokio::sync::oneshot::channel();
-        if self.sender.try_send(Order::Flush(done)).is_ok() {
+        if self.sender.try_send(LogCommand::Flush(done)).is_ok() {
             let _ = wait.await;
         }
     }
@@ -72,18 +72,18 @@ impl Logs {
         path(&self.folder, job, attempt)
     }
 
-    /// Every job of which there are logs.
+    /// Returns every job that has logs.
     pub(crate) async fn jobs(&self) -> io::Result<Vec<JobId>> {
         Ok(entries(&self.folder).await?.into_iter().filter_map(|(name, _)| name.parse().ok()).collect())
     }
 
-    /// Bytes of a job's logs.
+    /// Returns the bytes of a job's logs.
     pub(crate) async fn size(&self, job: JobId) -> io::Result<u64> {
         Ok(entries(&self.folder.join(job.to_string())).await?.into_iter().map(|(_, bytes)| bytes).sum())
     }
 }
 
-/// Names and lengths of what a folder holds; nothing where there is no such folder.
+/// Returns the names and sizes of a folder's files; none if there is no such folder.
 async fn entries(folder: &Path) -> io::Result<Vec<(String, u64)>> {
     let folder = folder.to_owned();
     let read = move || match fs::read_dir(folder) {
@@ -104,29 +104,28 @@ fn path(folder: &Path, job: JobId, attempt: AttemptId) -> PathBuf {
     folder.join(job.to_string()).join(format!("{attempt}.log"))
 }
 
-/// The thread's side.
 struct Writer {
     folder: PathBuf,
     space: DiskSpace,
 }
 
 impl Writer {
-    fn obey(&self, order: Order) {
-        match order {
-            Order::Append { job, attempt, text } => {
+    fn execute(&self, command: LogCommand) {
+        match command {
+            LogCommand::Append { job, attempt, text } => {
                 // The records need the room more than a log does.
                 let Ok(_room) = self.space.reserve(text.len() as u64) else { return };
                 if let Err(error) = append(&path(&self.folder, job, attempt), text.as_bytes()) {
-                    tracing::warn!(%job, %attempt, %error, "a piece of a log could not be written");
+                    tracing::warn!(%job, %attempt, %error, "log piece not written");
                 }
             }
-            Order::Delete { job } => match fs::remove_dir_all(self.folder.join(job.to_string())) {
+            LogCommand::Delete { job } => match fs::remove_dir_all(self.folder.join(job.to_string())) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%job, %error, "the logs of a job could not be removed");
+                    tracing::warn!(%job, %error, "logs not removed");
                 }
                 _ => {}
             },
-            Order::Flush(done) => {
+            LogCommand::Flush(done) => {
                 let _ = done.send(());
             }
         }
@@ -151,7 +150,7 @@ fn append(path: &Path, text: &[u8]) -> io::Result<()> {
         return file.write_all(text);
     }
     file.write_all(&text[..room])?;
-    file.write_all("\n[the log is cut here: it is longer than 10 MB]\n".as_bytes())
+    file.write_all(b"\n[the log is cut here: it is longer than 10 MB]\n")
 }
 
 #[cfg(test)]

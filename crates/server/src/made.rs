@@ -1,5 +1,5 @@
-//! The files that workers report to have made. Those of a bake become a bundle: the job's files, with the baked ones in
-//! their place or beside them.
+//! The files that workers report. Those of a bake become a bundle: the job's files, with the baked ones in their place or
+//! beside them.
 
 use std::collections::HashSet;
 
@@ -8,10 +8,7 @@ use kiln_types::{BlobHash, Bundle, BundleFile, Failure, FailureCause, JobSpec, R
 
 use crate::{app::App, bundles, problem::ProblemResponse, scheduler::misbehaved};
 
-/// Stores the manifest, and records the bundle. No job needs it until the scheduler commits the bake.
-///
-/// # Errors
-/// Where the worker did not send what it reports, or the server cannot read or write.
+/// Stores the bundle that a bake made. No job needs it until the scheduler commits the bake.
 pub(crate) async fn bundle_of(
     app: &App,
     spec: &JobSpec,
@@ -21,16 +18,16 @@ pub(crate) async fn bundle_of(
     for file in &files {
         app.must_have(&file.path, &file.hash, file.size).await?;
     }
-    let unkept = |fault: ProblemResponse| {
+    let not_stored = |fault: ProblemResponse| {
         let why = format!("The server could not keep what the bake made: {}", fault.0.detail);
         Failure::new(FailureCause::Other, why)
     };
-    let baked = bundles::read(app, spec.session.bundle).await.map_err(unkept)?.overlaid(files);
+    let baked = bundles::read(app, spec.session.bundle).await.map_err(not_stored)?.overlaid(files);
     if baked.files.len() > Bundle::MAX_FILES {
         let why = format!("With what the bake made, the bundle holds more than {} files.", Bundle::MAX_FILES);
         return Err(Failure::new(FailureCause::BadOutput, why));
     }
-    bundles::record(app, &baked).await.map_err(unkept)
+    bundles::store(app, &baked).await.map_err(not_stored)
 }
 
 fn check(spec: &JobSpec, files: &[BundleFile]) -> Result<(), Failure> {
@@ -45,7 +42,7 @@ fn check(spec: &JobSpec, files: &[BundleFile]) -> Result<(), Failure> {
 }
 
 impl App {
-    /// Checks that a file which a worker reported is here, of this size.
+    /// Checks that a file that a worker reported is here, with this size.
     pub(crate) async fn must_have(&self, path: &RelPath, hash: &BlobHash, size: u64) -> Result<(), Failure> {
         let why = match self.blobs.promise(hash).await {
             Ok(Some(found)) if found == size => return Ok(()),

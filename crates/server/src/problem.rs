@@ -1,4 +1,4 @@
-//! Every error that leaves the server, as RFC 9457 problem details.
+//! The errors that clients see, as problem details (RFC 9457).
 
 use std::{any::Any, fmt::Display, time::Duration};
 
@@ -17,14 +17,15 @@ use serde::de::DeserializeOwned;
 
 use crate::strict;
 
-/// For a whole JSON body; those of frames and scenes may take as long as they flow.
+/// The time within which a JSON body must arrive. Bodies of frames and scenes only have to keep flowing.
 const BODY_TIME: Duration = Duration::from_secs(120);
 
-/// A handler's error: what the caller sees. What only the log should keep is written there when it is made.
+/// The error of a handler, as the caller sees it. Details that only the log may hold are logged when it is made.
 #[derive(Debug)]
 pub(crate) struct ProblemResponse(pub Box<Problem>);
 
 pub(crate) type Answer<T> = Result<T, ProblemResponse>;
+pub(crate) type JsonAnswer<T> = Answer<axum::Json<T>>;
 
 impl ProblemResponse {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
@@ -35,7 +36,8 @@ impl ProblemResponse {
         Self::new(ProblemCode::BadRequest, detail)
     }
 
-    /// For what is well formed and cannot be: where the OpenAPI document could tell, it is [`ProblemResponse::bad`].
+    /// For requests that are well formed and cannot be fulfilled; those that break the OpenAPI document are
+    /// [`ProblemResponse::bad`].
     pub(crate) fn unprocessable(detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::Unprocessable, detail)
     }
@@ -48,7 +50,7 @@ impl ProblemResponse {
         Self::new(ProblemCode::NotFound, detail)
     }
 
-    /// The cause goes to the log, not to the caller.
+    /// Logs the cause, which the caller does not see.
     pub(crate) fn internal(what: &str, error: impl Display) -> Self {
         tracing::error!(%error, "{what}");
         Self::new(ProblemCode::Internal, format!("{what}; the server's log says more."))
@@ -61,7 +63,7 @@ impl From<BadName> for ProblemResponse {
     }
 }
 
-/// The sentence of an error: upper case in front, a full stop behind.
+/// Makes a sentence of an error: a capital letter first, a full stop last.
 pub(crate) fn sentence(error: &impl Display) -> String {
     let text = error.to_string();
     let mut chars = text.chars();
@@ -87,8 +89,8 @@ impl IntoResponse for ProblemResponse {
     }
 }
 
-/// A JSON body. Unlike axum's own it answers with problem details, and asks for no content type: a body that
-/// parses is what it is, and web pages are kept out by their Origin.
+/// A JSON body. Unlike axum's own, it answers with problem details and does not check the content type: web pages are kept
+/// out by their Origin.
 pub(crate) struct Json<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
@@ -99,7 +101,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-/// A body of bytes that is held whole.
+/// A body of bytes, whole in memory.
 pub(crate) struct Raw(pub Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Raw {
@@ -122,7 +124,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
     }
 }
 
-/// As long as the limit of the route allows, and as slow as [`BODY_TIME`].
+/// Reads a body within the route's limit of size and [`BODY_TIME`].
 async fn whole_body<S: Send + Sync>(request: Request, state: &S) -> Answer<Bytes> {
     match tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await {
         Ok(body) => body.map_err(body_fault),
@@ -186,13 +188,13 @@ pub(crate) async fn no_such_route(request: Request) -> ProblemResponse {
     ProblemResponse::not_found(format!("There is no {path} here; /api/openapi.json lists what there is."))
 }
 
-/// The router adds the header `Allow`.
+/// Answers a method that the path does not take; the router adds the header `Allow`.
 pub(crate) async fn no_such_method(request: Request) -> ProblemResponse {
     let path: String = request.uri().path().chars().take(120).collect();
     ProblemResponse::new(ProblemCode::MethodNotAllowed, format!("{path} does not take {}.", request.method()))
 }
 
-/// What a request gets whose handler panicked.
+/// Answers a request whose handler panicked.
 pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
@@ -203,54 +205,59 @@ fn disk_full() -> ProblemResponse {
     ProblemResponse::new(ProblemCode::NoSpace, "The server's disk is full; free some space and try again.")
 }
 
-/// The problem that the caller sees when the records fail.
-pub(crate) fn store_fault(error: StoreError) -> ProblemResponse {
-    match &error {
-        StoreError::NoSpace => disk_full(),
-        _ => ProblemResponse::internal("The server's records could not be read or written", &error),
+impl From<StoreError> for ProblemResponse {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::NoSpace => disk_full(),
+            _ => Self::internal("The server's records could not be read or written", &error),
+        }
     }
 }
 
-/// The problem that the caller sees when the store of bytes fails.
-pub(crate) fn blob_fault(error: BlobError) -> ProblemResponse {
-    // A body may break off with an error of our own.
-    let error = match error {
-        BlobError::Stream(why) => match why.downcast::<BlobError>() {
-            Ok(own) => *own,
-            Err(why) => BlobError::Stream(why),
-        },
-        error => error,
-    };
-    match &error {
-        BlobError::Mismatch { .. } | BlobError::Frame(FrameError::Mismatch { .. }) => {
-            ProblemResponse::new(ProblemCode::HashMismatch, sentence(&error))
+impl From<BlobError> for ProblemResponse {
+    fn from(error: BlobError) -> Self {
+        // A body may end with an error of our own.
+        let error = match error {
+            BlobError::Stream(why) => match why.downcast::<BlobError>() {
+                Ok(own) => *own,
+                Err(why) => BlobError::Stream(why),
+            },
+            error => error,
+        };
+        match &error {
+            BlobError::Mismatch { .. } | BlobError::Frame(FrameError::Mismatch { .. }) => {
+                Self::new(ProblemCode::HashMismatch, sentence(&error))
+            }
+            BlobError::TooLarge { .. } | BlobError::BeyondSize { .. } => {
+                Self::new(ProblemCode::TooLarge, sentence(&error))
+            }
+            BlobError::Reserved { free } => Self::new(
+                ProblemCode::NoSpace,
+                format!(
+                    "The server's disk is full ({} MiB left); free some space and try again.",
+                    free >> 20
+                ),
+            ),
+            BlobError::NoSpace => disk_full(),
+            BlobError::NotFound(_) | BlobError::NoUpload(_) | BlobError::Damaged(_) => {
+                Self::not_found(sentence(&error))
+            }
+            BlobError::WrongOffset { right } => {
+                let mut fault = Self::new(ProblemCode::OffsetMismatch, sentence(&error));
+                fault.0.offset = Some(*right);
+                fault
+            }
+            BlobError::Busy | BlobError::Incomplete { .. } | BlobError::Lacking { .. } => {
+                Self::conflict(sentence(&error))
+            }
+            // No memory to unpack it: not the sender's fault.
+            BlobError::Frame(FrameError::Io(_)) => {
+                Self::internal("The server could not read or write its disk", &error)
+            }
+            BlobError::BadName(_) | BlobError::Stream(_) => Self::bad(sentence(&error)),
+            BlobError::Frame(_) | BlobError::WrongLength(_) => Self::unprocessable(sentence(&error)),
+            _ => Self::internal("The server could not read or write its disk", &error),
         }
-        BlobError::TooLarge { .. } | BlobError::BeyondSize { .. } => {
-            ProblemResponse::new(ProblemCode::TooLarge, sentence(&error))
-        }
-        BlobError::Reserved { free } => ProblemResponse::new(
-            ProblemCode::NoSpace,
-            format!("The server's disk is full ({} MiB left); free some space and try again.", free >> 20),
-        ),
-        BlobError::NoSpace => disk_full(),
-        BlobError::NotFound(_) | BlobError::NoUpload(_) | BlobError::Damaged(_) => {
-            ProblemResponse::not_found(sentence(&error))
-        }
-        BlobError::WrongOffset { right } => {
-            let mut fault = ProblemResponse::new(ProblemCode::OffsetMismatch, sentence(&error));
-            fault.0.offset = Some(*right);
-            fault
-        }
-        BlobError::Busy | BlobError::Incomplete { .. } | BlobError::Lacking { .. } => {
-            ProblemResponse::conflict(sentence(&error))
-        }
-        // No memory to unpack it in: the sender has no part in it.
-        BlobError::Frame(FrameError::Io(_)) => {
-            ProblemResponse::internal("The server could not read or write its disk", &error)
-        }
-        BlobError::BadName(_) | BlobError::Stream(_) => ProblemResponse::bad(sentence(&error)),
-        BlobError::Frame(_) | BlobError::WrongLength(_) => ProblemResponse::unprocessable(sentence(&error)),
-        _ => ProblemResponse::internal("The server could not read or write its disk", &error),
     }
 }
 

@@ -1,4 +1,4 @@
-//! For how long what nobody needs any more is kept.
+//! The retention: the time for which inputs, outputs, logs and events are kept.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -6,19 +6,19 @@ use kiln_api::{JobRetention, Kept};
 use kiln_store::KeptRow;
 use kiln_types::TimeSpan;
 
-/// When something goes that nothing needs any more. Written as a duration or `never`.
+/// The time after which something expires that nothing needs. Written as a duration or `never`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expires {
+pub enum RetentionPeriod {
     After(Duration),
     Never,
 }
 
-impl Expires {
+impl RetentionPeriod {
     const fn days(days: u64) -> Self {
         Self::After(Duration::from_secs(days * 24 * 60 * 60))
     }
 
-    /// What is as old as this may go, at this time; both in Unix milliseconds.
+    /// Returns the age at which things expire, as the time at which they began; both times in Unix milliseconds.
     pub(crate) fn until(self, now_ms: i64) -> Option<i64> {
         match self {
             Self::After(age) => Some(now_ms.saturating_sub(millis(age))),
@@ -26,7 +26,7 @@ impl Expires {
         }
     }
 
-    fn from(self, at_ms: i64) -> Kept {
+    fn since(self, at_ms: i64) -> Kept {
         match self {
             Self::After(age) => Kept::Until { at_ms: at_ms.saturating_add(millis(age)) },
             Self::Never => Kept::UntilDeleted,
@@ -38,7 +38,7 @@ fn millis(age: Duration) -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-impl FromStr for Expires {
+impl FromStr for RetentionPeriod {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -47,11 +47,11 @@ impl FromStr for Expires {
         }
         let span = text.parse::<TimeSpan>();
         span.map(|span| Self::After(span.into()))
-            .map_err(|why| format!("{why}; 0 is at once, and never is possible too"))
+            .map_err(|why| format!("{why}; 0 means at once, and never is possible, too"))
     }
 }
 
-impl fmt::Display for Expires {
+impl fmt::Display for RetentionPeriod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Never => f.write_str("never"),
@@ -60,48 +60,50 @@ impl fmt::Display for Expires {
     }
 }
 
-/// What a server keeps for how long. Nothing goes that a job, an upload or a promise still needs.
+/// The retention periods of a server. Nothing expires that a job, an upload or a promise needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// The files of a job, after the end of the last job that shares them; those that no job was made of, after
-    /// they came.
-    pub bundles: Expires,
+    /// The files of a job, after the end of the last job that shares them; those of no job, after they arrived.
+    pub bundles: RetentionPeriod,
     /// The frames of a job, after they were all fetched; never before.
-    pub outputs: Expires,
-    /// Intermediate files, after what they were made for is stored, or after the end of the job without it.
-    pub intermediates: Expires,
-    /// What Blender printed, after the end of the job.
-    pub logs: Expires,
-    /// What happened at the farm.
-    pub events: Expires,
-    /// Uploads that nobody went on with.
-    pub uploads: Expires,
-    /// What somebody was told is there, and has made nothing of.
-    pub promises: Expires,
+    pub outputs: RetentionPeriod,
+    /// Intermediate files, after the output that uses them is committed, or after the end of the job without it.
+    pub intermediates: RetentionPeriod,
+    /// The output of Blender, after the end of the job.
+    pub logs: RetentionPeriod,
+    pub events: RetentionPeriod,
+    /// Unfinished uploads, after their last bytes.
+    pub uploads: RetentionPeriod,
+    /// Bytes of which a client was told that they are here, and which nothing needs since.
+    pub promises: RetentionPeriod,
 }
 
 impl Default for Retention {
     fn default() -> Self {
         Self {
-            bundles: Expires::days(7),
-            outputs: Expires::days(30),
-            intermediates: Expires::days(1),
-            logs: Expires::days(90),
-            events: Expires::days(30),
-            uploads: Expires::days(7),
-            promises: Expires::days(1),
+            bundles: RetentionPeriod::days(7),
+            outputs: RetentionPeriod::days(30),
+            intermediates: RetentionPeriod::days(1),
+            logs: RetentionPeriod::days(90),
+            events: RetentionPeriod::days(30),
+            uploads: RetentionPeriod::days(7),
+            promises: RetentionPeriod::days(1),
         }
     }
 }
 
-/// Until when a job's things are kept; without a retention, as long as the server lives.
-pub(crate) fn kept(retention: Option<&Retention>, row: &KeptRow, ended_ms: Option<i64>) -> JobRetention {
-    let after = |expires: fn(&Retention) -> Expires| {
-        let expires = retention.map_or(Expires::Never, expires);
+/// Returns the times until which a job's files are kept; without a retention, as long as the server runs.
+pub(crate) fn job_retention(
+    retention: Option<&Retention>,
+    row: &KeptRow,
+    ended_ms: Option<i64>,
+) -> JobRetention {
+    let after = |period: fn(&Retention) -> RetentionPeriod| {
+        let period = retention.map_or(RetentionPeriod::Never, period);
         match (ended_ms, row.archived_ms) {
             (None, _) => Kept::WhileOpen,
             (Some(_), Some(at_ms)) => Kept::Until { at_ms },
-            (Some(ended_ms), None) => expires.from(ended_ms),
+            (Some(ended_ms), None) => period.since(ended_ms),
         }
     };
     let inputs = match row.inputs_gone_ms {
@@ -118,7 +120,7 @@ pub(crate) fn kept(retention: Option<&Retention>, row: &KeptRow, ended_ms: Optio
         (None, ..) => Kept::WhileOpen,
         _ if row.archived_ms.is_some() => Kept::UntilDeleted,
         (Some(ended), Some(at_ms), _) if fetched => {
-            retention.map_or(Expires::Never, |retention| retention.outputs).from(at_ms.max(ended))
+            retention.map_or(RetentionPeriod::Never, |retention| retention.outputs).since(at_ms.max(ended))
         }
         _ => Kept::UntilFetched,
     };
@@ -130,49 +132,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_a_duration_or_never() {
+    fn a_period_is_a_duration_or_never() {
         for (text, want, back) in [
-            ("7d", Expires::days(7), "7d"),
-            ("36h", Expires::After(Duration::from_secs(36 * 3600)), "1d 12h"),
-            ("0", Expires::After(Duration::ZERO), "0s"),
-            (" never", Expires::Never, "never"),
+            ("7d", RetentionPeriod::days(7), "7d"),
+            ("36h", RetentionPeriod::After(Duration::from_secs(36 * 3600)), "1d 12h"),
+            ("0", RetentionPeriod::After(Duration::ZERO), "0s"),
+            (" never", RetentionPeriod::Never, "never"),
         ] {
             assert_eq!(text.parse(), Ok(want), "{text}");
             assert_eq!(want.to_string(), back);
             assert_eq!(back.parse(), Ok(want), "{back}");
         }
         for bad in ["", "7", "-1d", "7 years", "Never"] {
-            let error = bad.parse::<Expires>().unwrap_err();
+            let error = bad.parse::<RetentionPeriod>().unwrap_err();
             assert!(error.contains("never is possible"), "{bad}: {error}");
         }
     }
 
     #[test]
-    fn what_a_job_keeps_is_told() {
+    fn the_retention_of_a_job_follows_its_state() {
         let day = 86_400_000;
         let retention = Retention::default();
         let fresh = KeptRow { last_seq: 9, ..KeptRow::default() };
-        let open = kept(Some(&retention), &fresh, None);
+        let kept = |row: &KeptRow, ended_ms| job_retention(Some(&retention), row, ended_ms);
+        let open = kept(&fresh, None);
         assert_eq!(
             (open.inputs, open.outputs, open.logs),
             (Kept::WhileOpen, Kept::WhileOpen, Kept::WhileOpen)
         );
-        let ended = kept(Some(&retention), &fresh, Some(0));
+        let ended = kept(&fresh, Some(0));
         assert_eq!(ended.inputs, Kept::Until { at_ms: 7 * day });
         assert_eq!(ended.logs, Kept::Until { at_ms: 90 * day });
         assert_eq!((ended.outputs, ended.fetched), (Kept::UntilFetched, false));
         let half = KeptRow { fetched_seq: 8, fetched_ms: Some(day), ..fresh };
-        assert_eq!(kept(Some(&retention), &half, Some(0)).outputs, Kept::UntilFetched);
-        let home = KeptRow { fetched_seq: 9, ..half };
-        assert_eq!(kept(Some(&retention), &home, Some(0)).outputs, Kept::Until { at_ms: 31 * day });
-        assert_eq!(kept(None, &home, Some(0)).outputs, Kept::UntilDeleted);
-        let archived = kept(Some(&retention), &KeptRow { archived_ms: Some(5), ..home }, Some(0));
+        assert_eq!(kept(&half, Some(0)).outputs, Kept::UntilFetched);
+        let fetched = KeptRow { fetched_seq: 9, ..half };
+        assert_eq!(kept(&fetched, Some(0)).outputs, Kept::Until { at_ms: 31 * day });
+        assert_eq!(job_retention(None, &fetched, Some(0)).outputs, Kept::UntilDeleted);
+        let archived = kept(&KeptRow { archived_ms: Some(5), ..fetched }, Some(0));
         assert_eq!((archived.outputs, archived.inputs), (Kept::UntilDeleted, Kept::Until { at_ms: 5 }));
-        let gone = KeptRow { outputs_gone_seq: 9, outputs_gone_ms: Some(7), logs_gone_ms: Some(7), ..home };
-        let told = kept(Some(&retention), &gone, Some(0));
-        assert_eq!((told.outputs, told.logs), (Kept::Gone { at_ms: 7 }, Kept::Gone { at_ms: 7 }));
-        // Rendered again since.
-        let anew = kept(Some(&retention), &KeptRow { last_seq: 12, ..gone }, Some(8));
-        assert_eq!((anew.outputs, anew.logs), (Kept::UntilFetched, Kept::Until { at_ms: 90 * day + 8 }));
+        let gone =
+            KeptRow { outputs_gone_seq: 9, outputs_gone_ms: Some(7), logs_gone_ms: Some(7), ..fetched };
+        let removed = kept(&gone, Some(0));
+        assert_eq!((removed.outputs, removed.logs), (Kept::Gone { at_ms: 7 }, Kept::Gone { at_ms: 7 }));
+        let rendered_again = kept(&KeptRow { last_seq: 12, ..gone }, Some(8));
+        assert_eq!(
+            (rendered_again.outputs, rendered_again.logs),
+            (Kept::UntilFetched, Kept::Until { at_ms: 90 * day + 8 })
+        );
     }
 }

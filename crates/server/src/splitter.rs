@@ -1,5 +1,5 @@
-//! Whole files of bundles become chunks in the background: what a client without the chunk code has sent, and what a
-//! bake has made, shares its bytes with everything else from then on.
+//! Splitting of whole files into chunks, in the background: files that a client sent whole, and files of a bake, share
+//! their bytes with other files from then on.
 
 use kiln_blobs::{BlobError, Blobs};
 use kiln_store::Store;
@@ -9,34 +9,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::space::DiskSpace;
 
-/// Files that are looked up at once.
+/// Files that are listed at once.
 const PAGE: u32 = 1000;
 
-/// Where files are handed in. Cheap to clone; without an end to it nothing is split.
+/// The sender of files that are to be split; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Splitter(UnboundedSender<BlobHash>);
 
-/// The other end.
+/// The files that are to be split.
 #[derive(Debug)]
-pub(crate) struct ToSplit(UnboundedReceiver<BlobHash>);
+pub(crate) struct SplitQueue(UnboundedReceiver<BlobHash>);
 
 impl Splitter {
-    pub(crate) fn new() -> (Self, ToSplit) {
+    pub(crate) fn new() -> (Self, SplitQueue) {
         let (sender, receiver) = unbounded_channel();
-        (Self(sender), ToSplit(receiver))
+        (Self(sender), SplitQueue(receiver))
     }
 
-    /// The files of a bundle. Those that are chunks already cost a look.
+    /// Adds the files of a bundle. For a file that is split already, this costs one lookup.
     pub(crate) fn add(&self, files: &[BlobHash]) {
         for hash in files {
-            // Nobody listens in a server that keeps files whole.
+            // The queue is closed in a server that keeps files whole.
             let _ = self.0.send(*hash);
         }
     }
 }
 
-impl ToSplit {
-    /// Splits, one file at a time, first what an earlier server left.
+impl SplitQueue {
+    /// Splits one file after another, beginning with those that an earlier server left whole.
     pub(crate) async fn run(mut self, blobs: Blobs, store: Store, space: DiskSpace, stop: CancellationToken) {
         if blobs.chunks().is_none() {
             return;
@@ -46,7 +46,7 @@ impl ToSplit {
             let page = match store.bundle_blobs(last, PAGE).await {
                 Ok(page) => page,
                 Err(error) => {
-                    tracing::warn!(%error, "the files of bundles cannot be listed; whole ones stay whole");
+                    tracing::warn!(%error, "files to split not listed");
                     break;
                 }
             };
@@ -73,20 +73,20 @@ impl ToSplit {
     }
 }
 
-/// Where it cannot be split now, it stays whole, and is tried again when the server starts.
+/// Splits a file. If it cannot be split now, it stays whole and is tried again when the server starts.
 async fn split(blobs: &Blobs, space: &DiskSpace, hash: &BlobHash) {
     let Some(chunks) = blobs.chunks() else { return };
     let size = match blobs.whole().size(hash).await {
         Ok(Some(size)) => size,
         Ok(None) => return,
-        Err(error) => return tracing::warn!(%error, blob = %hash, "a file cannot be split"),
+        Err(error) => return tracing::warn!(%error, blob = %hash, "file not split"),
     };
-    // Until the whole file goes, both are there.
+    // The chunks and the whole file exist side by side for a moment.
     let Ok(_room) = space.reserve(size) else { return };
     match chunks.convert(blobs.whole(), hash).await {
-        Ok(stored) => tracing::debug!(blob = %hash, size, stored, "a file was split into chunks"),
+        Ok(stored) => tracing::debug!(blob = %hash, size, stored, "file split"),
         // Collected meanwhile.
         Err(BlobError::NotFound(_)) => {}
-        Err(error) => tracing::warn!(%error, blob = %hash, "a file cannot be split"),
+        Err(error) => tracing::warn!(%error, blob = %hash, "file not split"),
     }
 }

@@ -31,17 +31,17 @@ use crate::{
     routes::{self, MAX_BLOB},
     scheduler::Scheduler,
     space,
-    splitter::{Splitter, ToSplit},
+    splitter::{SplitQueue, Splitter},
     wake::Waker,
 };
 
-/// Where a server listens that is not told otherwise.
+/// The default address of a server.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8765);
 
-/// How a server runs.
+/// The options of a server.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Records, bytes, logs and the farm key; made where it is not there.
+    /// The folder of records, bytes, logs and the farm key; created if it does not exist.
     pub data: PathBuf,
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
@@ -49,26 +49,25 @@ pub struct ServerOptions {
     pub insecure: bool,
     /// `Ephemeral` for the server inside a `kiln render`.
     pub durability: Durability,
-    /// Names besides this machine's own that requests may call the server by.
+    /// Host names besides this machine's own under which the server answers.
     pub allowed_hosts: Vec<String>,
-    /// Milliseconds of silence after which a worker's attempts are given to others.
+    /// Milliseconds of silence after which a worker's lease expires.
     pub lease_ms: u64,
-    /// How long a Blender may work on a frame and show nothing for it: no sample, no message, no byte.
+    /// The time for which a Blender may work on a frame and show nothing for it: no sample, no message, no byte.
     pub stall: Duration,
-    /// Milliseconds between the signs of life of a worker.
+    /// Milliseconds between two heartbeats of a worker.
     pub heartbeat_ms: u64,
-    /// The retention. A temporary server needs none.
+    /// `None` for a temporary server.
     pub retention: Option<Retention>,
-    /// Whether files of bundles are kept as chunks. On the disk that its workers read too they are better whole.
+    /// Keeps files of bundles as chunks. On a disk that workers read as well, whole files are better.
     pub chunks: bool,
-    /// Where calls that wake sleeping workers go; on every network of this machine where `None`.
+    /// The addresses to which wake-on-LAN packets go; `None` for the broadcast address of every network of this machine.
     pub wake_to: Option<Vec<SocketAddr>>,
-    /// How long work waits before a sleeping worker is woken for it.
+    /// The time for which work waits before a sleeping worker is woken for it.
     pub wake_after: Duration,
 }
 
 impl ServerOptions {
-    /// The defaults, on this data folder.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
@@ -87,7 +86,7 @@ impl ServerOptions {
     }
 }
 
-/// `server.json` in the data folder, there while the server runs: how local commands find it.
+/// `server.json` in the data folder, which exists while the server runs: local commands find the server by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFile {
     pub url: String,
@@ -100,13 +99,13 @@ impl ServerFile {
         data.join("server.json")
     }
 
-    /// `None` where no server runs on this folder, or none left a readable file.
+    /// Returns `None` if no server runs on this folder, or its file cannot be read.
     pub fn read(data: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(Self::path(data)).ok()?).ok()
     }
 
     fn write(&self, data: &Path) -> io::Result<()> {
-        // A loss of power ends the server that it names, too.
+        // A loss of power ends the server, too.
         let text = serde_json::to_vec(self)?;
         write_atomically(&Self::path(data), &text, Access::Usual, Durability::Ephemeral)
     }
@@ -117,35 +116,35 @@ impl ServerFile {
 pub struct Server;
 
 impl Server {
-    /// Starts a server; once this returns, it answers.
+    /// Starts a server, which answers once this returns.
     pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError> {
         if !options.listen.ip().is_loopback() && !options.insecure {
             return Err(ServerError::NeedsInsecure(options.listen));
         }
         listen::raise_file_limit();
         let data = options.data.clone();
-        // First, because a port in use leaves nothing behind then.
-        let listener = listen::bind(options.listen).await.map_err(|error| own_server(&data, error))?;
+        // First: if the port is in use, nothing has been created yet.
+        let listener = listen::bind(options.listen).await.map_err(|error| explain_port(&data, error))?;
         make_folder(&data).map_err(|error| ServerError::Data { folder: data.clone(), error })?;
-        // The lock on the folder: a second server must not touch the first one's files.
+        // This locks the folder: a second server must not touch the first one's files.
         let (store, epoch) = Store::open(&data, options.durability).await?;
         let addr =
             listener.local_addr().map_err(|error| ServerError::Listen { listen: options.listen, error })?;
         let key = FarmKey::load_or_create(&data)?;
-        let (app, scheduler, to_split) = open(&options, store.clone()).await?;
+        let (app, scheduler, split_queue) = open(&options, store.clone()).await?;
         let file = ServerFile { url: url(addr), pid: std::process::id(), build: BUILD.to_owned() };
         file.write(&data).map_err(|error| ServerError::Data { folder: data.clone(), error })?;
         tracing::info!(url = %file.url, data = %data.display(), %epoch, "server started");
         let gate = Gate { key: key.clone(), hosts: Hosts::new(addr, &options.allowed_hosts) };
         let stop = app.stop.clone();
         let collector = Arc::downgrade(&app.collector);
-        let task = tokio::spawn(live(app, scheduler, to_split, gate, listener, store, data));
+        let task = tokio::spawn(run(app, scheduler, split_queue, gate, listener, store, data));
         Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, collector, task })
     }
 }
 
-/// Where the port is taken by the server of this very folder, the folder is the reason that helps.
-fn own_server(data: &Path, error: ServerError) -> ServerError {
+/// Returns the more helpful error if the server of this very folder uses the port.
+fn explain_port(data: &Path, error: ServerError) -> ServerError {
     let ServerError::PortInUse { port, .. } = error else { return error };
     let own =
         ServerFile::read(data).filter(|file| file.url.ends_with(&format!(":{port}"))).is_some_and(|file| {
@@ -155,13 +154,13 @@ fn own_server(data: &Path, error: ServerError) -> ServerError {
     if own { ServerError::DataInUse(data.to_owned()) } else { error }
 }
 
-/// Only its owner may look into a new folder: it holds the key and everyone's scenes.
+/// Creates a folder that only its owner may read: it holds the key and everyone's scenes.
 fn make_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-async fn open(options: &ServerOptions, store: Store) -> Result<(App, Scheduler, ToSplit), ServerError> {
+async fn open(options: &ServerOptions, store: Store) -> Result<(App, Scheduler, SplitQueue), ServerError> {
     let durability = options.durability;
     let whole = BlobStore::open(&options.data, durability).await?;
     let uploads = Uploads::open(&options.data, whole.clone(), MAX_BLOB).await?;
@@ -174,7 +173,7 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Scheduler, 
         chunks.keep_free(space.clone());
     }
     let blobs = Blobs::new(whole, chunks);
-    let (splitter, to_split) = Splitter::new();
+    let (splitter, split_queue) = Splitter::new();
     let folder = options.data.join("logs");
     let logs = Logs::open(folder, space.clone()).map_err(|error| ServerError::Inside(error.to_string()))?;
     let hub = Arc::new(Hub::new());
@@ -193,7 +192,7 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Scheduler, 
         scheduler: handle.clone(),
         holds: holds.clone(),
         space: space.clone(),
-        one: Default::default(),
+        running: Default::default(),
     });
     let waker =
         Waker { scheduler: handle.clone(), targets: options.wake_to.clone(), patience: options.wake_after };
@@ -213,14 +212,14 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Scheduler, 
         stop: CancellationToken::new(),
         links: TaskTracker::new(),
     };
-    Ok((app, scheduler, to_split))
+    Ok((app, scheduler, split_queue))
 }
 
-/// The server's life: until it is stopped, or the scheduler cannot go on.
-async fn live(
+/// Runs the server until it is stopped, or the scheduler cannot go on.
+async fn run(
     app: App,
     scheduler: Scheduler,
-    to_split: ToSplit,
+    split_queue: SplitQueue,
     gate: Gate,
     listener: TcpListener,
     store: Store,
@@ -234,9 +233,9 @@ async fn live(
         async move {
             let ended = scheduler.run(scheduler_stop).await;
             if let Err(error) = &ended {
-                tracing::error!(%error, "the records cannot be written; the server stops");
+                tracing::error!(%error, "scheduler ended");
             }
-            // Without the scheduler nothing can be promised to anyone.
+            // Without the scheduler no request can be carried out.
             stop.cancel();
             ended
         }
@@ -248,7 +247,8 @@ async fn live(
         async move { waker.run(stop).await }
     });
     let (blobs, space) = (app.blobs.clone(), app.space.clone());
-    let splitting = tokio::spawn(to_split.run(blobs, store.reading_by(ReadPool::Scans), space, stop.clone()));
+    let splitting = split_queue.run(blobs, store.reading_by(ReadPool::Scans), space, stop.clone());
+    let splitting = tokio::spawn(splitting);
     let router = routes::router(app.clone(), Arc::new(gate));
     let limits = ConnectionLimits::of(listen::raise_file_limit());
     listen::serve(listener, router, stop, limits).await;
@@ -265,13 +265,13 @@ async fn live(
     let _ = splitting.await;
     app.logs.flush().await;
     let _ = fs::remove_file(ServerFile::path(&data));
-    // The folder is free for the next server only when the records are let go of.
+    // The folder is free for the next server only when the records are closed.
     store.close().await?;
     tracing::info!(data = %data.display(), "server stopped");
     ended
 }
 
-/// As clients on this machine reach it.
+/// Returns the URL by which clients on this machine reach the server.
 fn url(addr: SocketAddr) -> String {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -281,7 +281,7 @@ fn url(addr: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(ip, addr.port()))
 }
 
-/// A server at work. Dropping it asks it to stop; [`RunningServer::stop`] also waits until it has.
+/// A running server. Dropping it asks it to stop; [`RunningServer::stop`] also waits until it has.
 pub struct RunningServer {
     addr: SocketAddr,
     key: String,
@@ -301,32 +301,31 @@ impl RunningServer {
         self.addr
     }
 
-    /// `http://host:port`, as this machine reaches it.
+    /// Returns `http://host:port`, as this machine reaches the server.
     pub fn url(&self) -> String {
         url(self.addr)
     }
 
-    /// The farm key.
+    /// Returns the farm key.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Collects as if it were this time: a later one finds more that is due. What requests that are under way
-    /// need is spared all the same.
+    /// Collects as if it were this time: with a later one, more is due. Requests in progress keep what they need.
     pub async fn collect_as_of(&self, now: SystemTime) -> Result<Collected, ServerError> {
         let ended = || ServerError::Inside("it has ended".to_owned());
         let collector = self.collector.upgrade().ok_or_else(ended)?;
         collector.collect(now, false).await.map_err(|error| ServerError::Inside(error.to_string()))
     }
 
-    /// Says goodbye to workers and clients, writes what is left, and lets the data folder go.
+    /// Closes the connections of workers and clients, writes what is left, and releases the data folder.
     pub async fn stop(mut self) -> Result<(), ServerError> {
         self.stop.cancel();
         self.wait().await
     }
 
-    /// Waits until the server ends by itself: only where it cannot write its records any more. Call it at most
-    /// once; it may be dropped in between.
+    /// Waits until the server ends by itself, which happens only if it cannot write its records. Call it at most once; the
+    /// future may be dropped.
     pub async fn wait(&mut self) -> Result<(), ServerError> {
         match (&mut self.task).await {
             Ok(ended) => ended,

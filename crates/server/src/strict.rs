@@ -1,5 +1,5 @@
-//! JSON as the OpenAPI document describes it. By itself serde also reads an object from a list, and does not read an
-//! integer from `1.0`, which JSON Schema calls one.
+//! JSON as the OpenAPI document describes it. Without this, serde also reads an object from a list, and refuses `1.0` as
+//! an integer, which JSON Schema accepts.
 
 use std::fmt;
 
@@ -8,10 +8,7 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// Reads one JSON value, and nothing behind it.
-///
-/// # Errors
-/// Where the text is no JSON, or not that of the type.
+/// Reads one JSON value that fills the whole text.
 pub(crate) fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     let mut from = serde_json::Deserializer::from_slice(json);
     let value = T::deserialize(Strict(&mut from))?;
@@ -19,10 +16,10 @@ pub(crate) fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result
     Ok(value)
 }
 
-/// Hands on what it wraps, so that every value within is read as strictly as the outermost.
+/// Passes each call on to the inner value, so that nested values are read as strictly as the outermost.
 struct Strict<T>(T);
 
-/// A visitor that reads what is expected, as JSON Schema does.
+/// A visitor that accepts the expected kind of value, as JSON Schema does.
 struct StrictVisitor<V> {
     visitor: V,
     expected: Expected,
@@ -179,7 +176,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for StrictVisitor<V> {
     );
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
-        // An integer that is too large for its type was rounded to come here, perhaps to a bound: that is out.
+        // An integer too large for u64 arrives here rounded, perhaps to a bound: the bounds are excluded.
         match self.expected {
             Expected::Integer if value.fract() != 0.0 => self.visitor.visit_f64(value),
             Expected::Integer if value >= 0.0 && value < u64::MAX as f64 => {
@@ -306,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_no_object_however_deep() {
+    fn a_list_is_not_an_object_at_any_depth() {
         let list = json!([]);
         assert!(!is_read::<Collect>(&list) && !is_read::<Option<RerenderJob>>(&list));
         assert!(
@@ -343,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_described_is_read() {
+    fn a_documented_body_is_read() {
         let job = json!({
             "source": {"upload": {"id": "00000000000000aa", "from_the_future": [{}]}},
             "frames": "1-10", "requirements": {"tags": ["a"], "limits": {"nuke": 2}, "gpus": "all"},

@@ -294,7 +294,9 @@ fn public_types(text: &str) -> impl Iterator<Item = (&str, usize)> {
         }
         let is_type = ["struct", "enum", "trait", "type", "union"].contains(&words.next()?);
         let name = words.next().filter(|_| is_type)?;
-        Some((name.split(|c: char| !c.is_alphanumeric()).next()?, at + 1))
+        let name = name.split(|c: char| !c.is_alphanumeric()).next()?;
+        // The name of a macro's type is a parameter.
+        (!name.is_empty()).then_some((name, at + 1))
     })
 }
 

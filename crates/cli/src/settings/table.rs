@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::LazyLock};
 
-use kiln_server::Expires;
+use kiln_server::RetentionPeriod;
 use kiln_types::{DeviceChoice, Name, Owner, Project, ShortName, TimeSpan};
 use kiln_worker::{AvailabilityOptions, OnUnavailable, SleepTime, YieldMode};
 
@@ -137,19 +137,19 @@ settings! {
         word("", "Keep the hashes of files from one submission to the next");
     blender_newer "blender_newer": bool = one(plain(), false),
         word("", "Render with a newer Blender without asking, if the file's own series is missing");
-    remove_bundles_after "remove_bundles_after": Expires = one(plain(), kiln_server::Retention::default().bundles),
+    remove_bundles_after "remove_bundles_after": RetentionPeriod = one(plain(), kiln_server::Retention::default().bundles),
         retention("Files of jobs, after the end of the last job that uses them");
-    remove_outputs_after "remove_outputs_after": Expires = one(plain(), kiln_server::Retention::default().outputs),
+    remove_outputs_after "remove_outputs_after": RetentionPeriod = one(plain(), kiln_server::Retention::default().outputs),
         retention("Frames, after all frames of their job were fetched");
-    remove_intermediates_after "remove_intermediates_after": Expires = one(plain(), kiln_server::Retention::default().intermediates),
+    remove_intermediates_after "remove_intermediates_after": RetentionPeriod = one(plain(), kiln_server::Retention::default().intermediates),
         retention("Parts of frames and other intermediate files, after they were used or their job ended");
-    remove_logs_after "remove_logs_after": Expires = one(plain(), kiln_server::Retention::default().logs),
+    remove_logs_after "remove_logs_after": RetentionPeriod = one(plain(), kiln_server::Retention::default().logs),
         retention("Logs, after the end of their job");
-    remove_events_after "remove_events_after": Expires = one(plain(), kiln_server::Retention::default().events),
+    remove_events_after "remove_events_after": RetentionPeriod = one(plain(), kiln_server::Retention::default().events),
         retention("Events of the farm");
-    remove_uploads_after "remove_uploads_after": Expires = one(plain(), kiln_server::Retention::default().uploads),
+    remove_uploads_after "remove_uploads_after": RetentionPeriod = one(plain(), kiln_server::Retention::default().uploads),
         retention("Uploads that are not finished");
-    remove_promised_after "remove_promised_after": Expires = one(plain(), kiln_server::Retention::default().promises),
+    remove_promised_after "remove_promised_after": RetentionPeriod = one(plain(), kiln_server::Retention::default().promises),
         retention("Files that a client reserved or sent, and that no job uses yet");
     cores "cores": Option<u32> = maybe(item(shape::cores), "all"),
         availability("N", "Cores that this machine gives to the farm").details("Fewer cores mean fewer slots, and fewer threads of each Blender");

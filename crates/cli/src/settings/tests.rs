@@ -1,7 +1,7 @@
 use std::{fs, path::Path};
 
 use clap::Args as _;
-use kiln_server::Expires;
+use kiln_server::RetentionPeriod;
 use kiln_types::{DeviceChoice, TimeSpan};
 use kiln_worker::YieldMode;
 
@@ -76,7 +76,7 @@ fn what_goes_when_can_be_said_everywhere() {
     let settings = resolve(flags, &vars, toml).unwrap();
     let usual = Retention::default();
     let want = Retention {
-        outputs: Expires::Never,
+        outputs: RetentionPeriod::Never,
         logs: "14d".parse().unwrap(),
         events: "36h".parse().unwrap(),
         uploads: "3d".parse().unwrap(),

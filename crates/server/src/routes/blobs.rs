@@ -1,6 +1,6 @@
-//! Whole bytes, named by their hash.
+//! Blobs: bytes that are named by their hash.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use axum::{
     body::Body,
@@ -21,20 +21,20 @@ use super::{
     job_data::outputs_gone,
 };
 use crate::{
-    app::App,
-    problem::{Answer, Json, Path, ProblemResponse, blob_fault, store_fault},
+    app::AppState,
+    problem::{Answer, Json, JsonAnswer, Path, ProblemResponse},
 };
 
-/// Bytes that one blob may have.
+/// Bytes of the largest blob.
 pub(crate) const MAX_BLOB: u64 = 1 << 40;
 
-/// Which of these blobs the server lacks. The others are promised: they stay for a day, for a job to be made of them.
+/// Returns which of these blobs the server lacks. The others are promised: they stay for a day, for a job to use them.
 #[utoipa::path(post, path = "/api/v1/blobs/missing", tag = "blobs", request_body = MissingQuery,
     responses((status = 200, body = MissingAnswer)))]
 pub(super) async fn missing(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Json(query): Json<MissingQuery>,
-) -> Answer<axum::Json<MissingAnswer>> {
+) -> JsonAnswer<MissingAnswer> {
     if query.hashes.len() > MissingQuery::MAX {
         return Err(ProblemResponse::bad(format!(
             "At most {} hashes can be asked for at once.",
@@ -44,20 +44,20 @@ pub(super) async fn missing(
     let _hold = app.holds.begin();
     let mut missing = Vec::new();
     for hash in query.hashes {
-        if app.blobs.promise(&hash).await.map_err(blob_fault)?.is_none() {
+        if app.blobs.promise(&hash).await?.is_none() {
             missing.push(hash);
         }
     }
     Ok(axum::Json(MissingAnswer { missing }))
 }
 
-/// Stores bytes under their hash. Storing the same again changes nothing.
+/// Stores bytes under their hash. Storing the same bytes again changes nothing.
 #[utoipa::path(put, path = "/api/v1/blobs/{hash}", tag = "blobs",
     params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204, description = "They are on the server's disk"), Unprocessable, NoSpace))]
 pub(super) async fn put(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(hash): Path<BlobHash>,
     headers: HeaderMap,
     body: Body,
@@ -73,8 +73,7 @@ pub(super) async fn put(
             let body = roomy(patient(body), &mut room);
             app.blobs.put_stream(Some(hash), MAX_BLOB, body).await.map(drop)
         }
-    }
-    .map_err(blob_fault)?;
+    }?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -86,16 +85,16 @@ impl IntoResponses for Bytes {
     }
 }
 
-/// The bytes; one `Range` is honoured, so that a download can go on where it broke.
+/// The bytes, or one range of them, so that an interrupted download can continue.
 #[utoipa::path(get, path = "/api/v1/blobs/{hash}", tag = "blobs",
     params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits"), RangeHeaders), responses(Bytes))]
 pub(super) async fn get(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(hash): Path<BlobHash>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    if app.blobs.size(&hash).await.map_err(blob_fault)?.is_none() {
-        return Err(match app.store.output_gone(&hash).await.map_err(store_fault)? {
+    if app.blobs.size(&hash).await?.is_none() {
+        return Err(match app.store.output_gone(&hash).await? {
             Some((job, at_ms)) => outputs_gone(job, at_ms),
             None => ProblemResponse::not_found(format!("There is no blob {hash}.")),
         });
@@ -103,12 +102,12 @@ pub(super) async fn get(
     blob(&app.blobs, &hash, &headers, BINARY).await
 }
 
-/// Whether the server has these bytes, and how many they are.
+/// Checks that the server has these bytes, and returns their number.
 #[utoipa::path(head, path = "/api/v1/blobs/{hash}", tag = "blobs",
     params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
-    responses((status = 200, description = "It has; Content-Length says how many")))]
-pub(super) async fn head(State(app): State<Arc<App>>, Path(hash): Path<BlobHash>) -> Answer<Response> {
-    let size = app.blobs.size(&hash).await.map_err(blob_fault)?;
+    responses((status = 200, description = "The server has them; Content-Length is their number")))]
+pub(super) async fn head(State(app): AppState, Path(hash): Path<BlobHash>) -> Answer<Response> {
+    let size = app.blobs.size(&hash).await?;
     let size = size.ok_or_else(|| ProblemResponse::not_found(format!("There is no blob {hash}.")))?;
     Ok([(axum::http::header::CONTENT_LENGTH, size)].into_response())
 }

@@ -1,4 +1,4 @@
-//! Bytes in and out: bodies with a limit on how slow they may be, and stored bytes with ranges.
+//! Bodies of requests, with a limit on silence, and answers with stored bytes, whole or in part.
 
 use std::{collections::BTreeMap, io, ops::Range, time::Duration};
 
@@ -19,7 +19,7 @@ use utoipa::{
 use super::document::{Gone, OutOfRange};
 use crate::{
     app::App,
-    problem::{Answer, ProblemResponse, blob_fault},
+    problem::{Answer, ProblemResponse},
     space::Reservation,
 };
 
@@ -28,10 +28,10 @@ use crate::{
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it describes headers that are read by hand")]
 pub(super) struct RangeHeaders {
-    /// One range of the bytes, so that a download can go on where it broke: the whole is answered to anything else.
+    /// One range of the bytes, so that an interrupted download can continue. Any other value is answered with the whole.
     #[param(rename = "Range", example = "bytes=0-99")]
     range: Option<String>,
-    /// The range counts only while the `ETag` is still this one.
+    /// Applies the range only if the `ETag` is still this one.
     #[param(rename = "If-Range")]
     if_range: Option<String>,
 }
@@ -46,12 +46,12 @@ pub(super) fn range_responses(types: &[&str]) -> BTreeMap<String, RefOr<openapi:
             .description(description)
             .header("ETag", text("The hash of the whole, in quotes."))
             .header("Accept-Ranges", text("`bytes`"))
-            .header("Content-Disposition", text("`attachment`: it is never a page."));
+            .header("Content-Disposition", text("`attachment`: never shown as a page."));
         let content = || ContentBuilder::new().schema(Some(String::schema())).build();
         types.iter().fold(answer, |answer, one| answer.content(*one, content()))
     };
-    let part = answer("The range that was asked for")
-        .header("Content-Range", text("Where the range lies: `bytes FIRST-LAST/SIZE`."));
+    let part = answer("The requested range")
+        .header("Content-Range", text("The position of the range: `bytes FIRST-LAST/SIZE`."));
     let mut all = OutOfRange::responses();
     all.extend(Gone::responses());
     all.insert("200".to_owned(), RefOr::T(answer("The bytes").build()));
@@ -59,12 +59,12 @@ pub(super) fn range_responses(types: &[&str]) -> BTreeMap<String, RefOr<openapi:
     all
 }
 
-/// A sender that is silent for longer is given up.
+/// The silence after which a request is aborted.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Bytes up to which a blob is read, or a body received, in one piece.
+/// Bytes up to which a blob is read, or a body is received, in one piece.
 const SMALL: u64 = 1 << 20;
 
-/// The body, chunk by chunk; an error where the sender falls silent.
+/// Returns the pieces of the body; an error if the sender falls silent.
 pub(super) fn patient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::try_unfold(body.into_data_stream(), |mut body| async move {
         match tokio::time::timeout(SILENCE, body.next()).await {
@@ -75,8 +75,8 @@ pub(super) fn patient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Sen
     })
 }
 
-/// The body, for which there is room on the disk: an error where more comes than fits. The reservation holds until what
-/// came is written, so it outlives the stream.
+/// Reserves room on the disk for each piece of the body; an error if there is none. The reservation outlives the stream:
+/// it holds until the bytes are written.
 pub(super) fn roomy<'a>(
     pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'a,
     room: &'a mut Reservation,
@@ -88,12 +88,12 @@ pub(super) fn roomy<'a>(
     })
 }
 
-/// Room for a body: for all of it where its length is announced, and for what there is room for as it comes.
+/// Reserves room for a body, as far as its length is announced.
 pub(super) fn room(app: &App, headers: &HeaderMap) -> Answer<Reservation> {
-    app.space.reserve(length(headers).unwrap_or(0)).map_err(blob_fault)
+    Ok(app.space.reserve(length(headers).unwrap_or(0))?)
 }
 
-/// The whole body where its announced length is small, so that a frame's file is stored in one step.
+/// Returns the whole body if its announced length is small, so that the file of a frame is stored in one step.
 pub(super) async fn small(headers: &HeaderMap, body: Body) -> io::Result<Result<Bytes, Body>> {
     let Some(length) = length(headers).filter(|length| *length <= SMALL) else { return Ok(Err(body)) };
     let mut whole = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
@@ -104,25 +104,25 @@ pub(super) async fn small(headers: &HeaderMap, body: Body) -> io::Result<Result<
     Ok(Ok(whole.into()))
 }
 
-/// As announced.
+/// Returns the announced length of the body.
 pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
     number(headers.get(header::CONTENT_LENGTH)?)
 }
 
-/// A header's number, in digits and nothing else.
+/// Returns the number of a header that holds only digits.
 pub(super) fn number(value: &HeaderValue) -> Option<u64> {
     let text = value.to_str().ok()?;
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A blob's bytes, or the one range of them that was asked for.
+/// Answers with the bytes of a blob, or with the requested range of them.
 pub(super) async fn blob(
     blobs: &Blobs,
     hash: &BlobHash,
     headers: &HeaderMap,
     content_type: &'static str,
 ) -> Answer<Response> {
-    let Some(size) = blobs.size(hash).await.map_err(blob_fault)? else {
+    let Some(size) = blobs.size(hash).await? else {
         return Err(ProblemResponse::not_found(format!("There is no blob {hash}.")));
     };
     let etag = HeaderValue::try_from(format!("\"{hash}\""))
@@ -131,24 +131,24 @@ pub(super) async fn blob(
         (header::ETAG, etag.clone()),
         (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
-        // Rendered pictures and scenes are never pages, whatever stands in them.
+        // Browsers must not show a file as a page, whatever it contains.
         (header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment")),
     ];
     let same = headers.get(header::IF_RANGE).is_none_or(|value| *value == etag);
-    let wanted = headers.get(header::RANGE).filter(|_| same).and_then(|value| value.to_str().ok());
-    match wanted.map_or(Wanted::Whole, |text| Wanted::parse(text, size)) {
-        Wanted::Whole => {
+    let range = headers.get(header::RANGE).filter(|_| same).and_then(|value| value.to_str().ok());
+    match range.map_or(RequestedRange::Whole, |text| RequestedRange::parse(text, size)) {
+        RequestedRange::Whole => {
             let body = bytes_of(blobs, hash, 0..size).await?;
             Ok((StatusCode::OK, fixed, [(header::CONTENT_LENGTH, size)], body).into_response())
         }
-        Wanted::Part(range) => {
+        RequestedRange::Part(range) => {
             let place = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
             let length = range.end - range.start;
             let body = bytes_of(blobs, hash, range).await?;
             let part = [(header::CONTENT_RANGE, place), (header::CONTENT_LENGTH, length.to_string())];
             Ok((StatusCode::PARTIAL_CONTENT, fixed, part, body).into_response())
         }
-        Wanted::Beyond => {
+        RequestedRange::Beyond => {
             let why = format!("The range lies beyond the {size} bytes of this file.");
             let fault = ProblemResponse::new(ProblemCode::RangeNotSatisfiable, why);
             Ok(([(header::CONTENT_RANGE, format!("bytes */{size}"))], fault).into_response())
@@ -158,27 +158,27 @@ pub(super) async fn blob(
 
 async fn bytes_of(blobs: &Blobs, hash: &BlobHash, range: Range<u64>) -> Answer<Body> {
     let length = range.end - range.start;
-    let pieces = blobs.stream(hash, range).await.map_err(blob_fault)?;
+    let pieces = blobs.stream(hash, range).await?;
     if length > SMALL {
         return Ok(Body::from_stream(pieces));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     let mut pieces = std::pin::pin!(pieces);
-    while let Some(piece) = pieces.try_next().await.map_err(blob_fault)? {
+    while let Some(piece) = pieces.try_next().await? {
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes.into())
 }
 
-/// What a `Range` header asks for. Several ranges, and other units, are answered with the whole.
+/// The range of a `Range` header. Several ranges, and other units, are answered with the whole.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+enum RequestedRange {
     Whole,
     Part(Range<u64>),
     Beyond,
 }
 
-impl Wanted {
+impl RequestedRange {
     fn parse(text: &str, size: u64) -> Self {
         let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
             return Self::Whole;
@@ -203,17 +203,18 @@ mod tests {
 
     #[test]
     fn ranges() {
-        let check = |text: &str, want: Wanted| assert_eq!(Wanted::parse(text, 100), want, "{text}");
-        check("bytes=0-", Wanted::Part(0..100));
-        check("bytes=10-19", Wanted::Part(10..20));
-        check("bytes=90-1000", Wanted::Part(90..100));
-        check("bytes=-5", Wanted::Part(95..100));
-        check("bytes=-500", Wanted::Part(0..100));
-        check("bytes=100-", Wanted::Beyond);
-        check("bytes=-0", Wanted::Beyond);
+        use RequestedRange::{Beyond, Part, Whole};
+        let check = |text, range| assert_eq!(RequestedRange::parse(text, 100), range, "{text}");
+        check("bytes=0-", Part(0..100));
+        check("bytes=10-19", Part(10..20));
+        check("bytes=90-1000", Part(90..100));
+        check("bytes=-5", Part(95..100));
+        check("bytes=-500", Part(0..100));
+        check("bytes=100-", Beyond);
+        check("bytes=-0", Beyond);
         for whole in ["", "bytes=", "bytes=-", "bytes=5-1", "bytes=1-2,4-5", "lines=1-2", "bytes=+1-2"] {
-            check(whole, Wanted::Whole);
+            check(whole, Whole);
         }
-        assert_eq!(Wanted::parse("bytes=0-", 0), Wanted::Beyond);
+        assert_eq!(RequestedRange::parse("bytes=0-", 0), Beyond);
     }
 }

@@ -1,6 +1,6 @@
-//! Manifests: which blobs make up the files of a job.
+//! Bundles: manifests that name the blobs of a job's files.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use axum::{
     body::Body,
@@ -13,9 +13,9 @@ use kiln_types::{Bundle, BundleId, RelPath};
 
 use super::document::{Conflict, NoSpace, Unprocessable};
 use crate::{
-    app::App,
-    bundles::{manifest, store},
-    problem::{Answer, Json, Path, ProblemResponse, blob_fault},
+    app::{App, AppState},
+    bundles::{read_manifest, store},
+    problem::{Answer, Json, Path, ProblemResponse},
 };
 
 /// Files that are named in an error.
@@ -25,16 +25,16 @@ const NAMED: usize = 5;
 #[utoipa::path(post, path = "/api/v1/bundles", tag = "bundles", request_body = Bundle,
     responses((status = 201, body = BundleCreated), Conflict, Unprocessable, NoSpace))]
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Json(bundle): Json<Bundle>,
 ) -> Answer<(StatusCode, axum::Json<BundleCreated>)> {
     let _hold = app.holds.begin();
     check(&app, &bundle).await?;
-    let id = store(&app, &bundle).await?;
+    let id = store(&app, &bundle).await?.id;
     Ok((StatusCode::CREATED, axum::Json(BundleCreated { id })))
 }
 
-/// Each file once, every blob there with its size.
+/// Checks that no file occurs twice, and that every blob is here with its size.
 async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     if bundle.files.is_empty() {
         return Err(ProblemResponse::bad("The bundle holds no file."));
@@ -52,7 +52,7 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
         if !names.insert(&file.path) {
             return Err(ProblemResponse::unprocessable(format!("The bundle holds {} twice.", file.path)));
         }
-        match app.blobs.promise(&file.hash).await.map_err(blob_fault)? {
+        match app.blobs.promise(&file.hash).await? {
             Some(size) if size == file.size => {}
             Some(size) => {
                 return Err(ProblemResponse::unprocessable(format!(
@@ -68,7 +68,7 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
             return Err(ProblemResponse::unprocessable(format!("The bundle holds {} twice.", file.path)));
         }
     }
-    // A path may stand for a folder of files, or for files in one by a pattern (`<UDIM>`).
+    // A path may be a folder of files, or a pattern for files in one (`<UDIM>`).
     let held = bundle.files.iter().map(|file| &file.path).chain(bundle.shared.iter().map(|file| &file.path));
     let folders: HashSet<RelPath> =
         held.flat_map(|path| std::iter::successors(path.parent(), RelPath::parent)).collect();
@@ -93,11 +93,11 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     )))
 }
 
-/// The manifest, byte for byte as its id is the hash of it.
+/// The manifest, byte for byte: its hash is the id.
 #[utoipa::path(get, path = "/api/v1/bundles/{id}", tag = "bundles",
     params(("id" = BundleId, Path, description = "The hash of the manifest")),
     responses((status = 200, body = Bundle)))]
-pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<BundleId>) -> Answer<Response> {
-    let manifest = manifest(&app, id).await?;
+pub(super) async fn get(State(app): AppState, Path(id): Path<BundleId>) -> Answer<Response> {
+    let manifest = read_manifest(&app, id).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(manifest)).into_response())
 }

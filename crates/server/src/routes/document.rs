@@ -1,8 +1,8 @@
-//! The OpenAPI document: what the routes say of themselves, and what is true of all of them.
+//! The OpenAPI document: the declarations of the routes, and additions that concern all of them.
 //!
-//! A route declares its answers and the problems of its own, such as [`Conflict`]. Problems that follow from its shape
-//! are added here, once: a route behind the key answers 401, one with a body 413. Each problem is one component, to which
-//! all routes refer. In builds for tests [`super::check_answer`] compares each answer with the document.
+//! A route declares its answers and its own problems, such as [`Conflict`]. Problems that follow from its shape are added
+//! here: a route that needs the key answers 401, one with a body 413. Each problem is one component, to which all routes
+//! refer. In builds for tests, [`super::check_answer`] compares each answer with the document.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ use utoipa::{
     openapi::{self, OpenApi, Ref, RefOr},
 };
 
-/// The description of the API: what is true of every route.
+/// The description of the API.
 pub(super) const ABOUT: &str = "A Blender render farm.\n\n\
-    Errors are problem details (RFC 9457). Every answer of a route is listed with it. Besides: a path that is not listed \
-    answers 401 without the key and 404 with it; a method that is not listed with its path answers 401 or 405, with the \
-    header `Allow`, and HEAD is answered wherever GET is. What is no HTTP at all, or has more than 100 headers, is \
-    answered with a bare 400, 414 or 431 before any route sees it. Fields and query parameters that are not listed are \
-    ignored. The type of a request's body is not looked at: a body that parses is what it is.";
+    Errors are problem details (RFC 9457). Every answer of a route is listed with it. A path that is not listed answers \
+    401 without the key and 404 with it; a method that is not listed with its path answers 401 or 405, with the header \
+    `Allow`. Every path that answers GET answers HEAD, too. A request that is not HTTP, or has more than 100 headers, is \
+    answered with 400, 414 or 431 and no body. Fields and query parameters that are not listed are ignored, and so is \
+    the type of a request's body.";
 
 macro_rules! problems {
     ($($name:ident: $status:literal),+ $(,)?) => {
@@ -57,7 +57,7 @@ fn component_name(status: u16) -> String {
     reason.unwrap_or("Problem").chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
-/// Returns the document as it is served: what the routes declare, made exact.
+/// Returns the document as it is served: the declarations of the routes, made exact.
 pub(super) fn complete(declared: &OpenApi) -> Value {
     let mut document = serde_json::to_value(declared).unwrap_or_default();
     let mut responses = Map::new();
@@ -68,7 +68,7 @@ pub(super) fn complete(declared: &OpenApi) -> Value {
     let paths = std::mem::take(&mut document["paths"]);
     let mut described = Map::new();
     for (path, mut item) in into_map(paths) {
-        // The router marks a parameter that takes the rest of the path; OpenAPI has no word for it.
+        // The router marks a parameter that takes the rest of the path; OpenAPI does not.
         let path = path.replace("{*", "{");
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
             complete_operation(method, operation);
@@ -91,20 +91,20 @@ fn into_map(value: Value) -> Map<String, Value> {
 fn describe_problem(status: u16) -> Value {
     let codes: Vec<ProblemCode> =
         ProblemCode::ALL.into_iter().filter(|code| code.status() == status).collect();
-    let told: Vec<String> =
+    let titles: Vec<String> =
         codes.iter().map(|code| format!("{} (`{}`)", code.title(), code.name())).collect();
     let names: Vec<String> = codes.iter().map(|code| code.name()).collect();
     let text = |description: &str| json!({"required": true, "description": description, "schema": {"type": "string"}});
     let headers = match status {
         401 => json!({"WWW-Authenticate": text("The scheme of the key: `Bearer`.")}),
         405 => json!({"Allow": text("The methods that the path takes.")}),
-        416 => json!({"Content-Range": text("How many bytes there are: `bytes */SIZE`.")}),
+        416 => json!({"Content-Range": text("The number of bytes: `bytes */SIZE`.")}),
         426 => json!({"Upgrade": text("`websocket`")}),
         503 => json!({"Retry-After": text("Seconds to wait.")}),
         _ => json!({}),
     };
     json!({
-        "description": told.join("; "),
+        "description": titles.join("; "),
         "headers": headers,
         "content": {PROBLEM_JSON: {"schema": {"allOf": [
             {"$ref": "#/components/schemas/Problem"},
@@ -114,18 +114,18 @@ fn describe_problem(status: u16) -> Value {
 }
 
 fn complete_operation(method: &str, operation: &mut Value) {
-    // Names of functions repeat from module to module; ids must not.
+    // Several modules have functions of one name; ids must be unique.
     let (tag, name) = (operation["tags"][0].clone(), operation["operationId"].clone());
     if let (Some(tag), Some(name)) = (tag.as_str(), name.as_str()) {
         operation["operationId"] = format!("{tag}_{name}").into();
     }
     for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
-        // One that may be left out has no null.
+        // An optional parameter is left out, never null.
         remove_null(&mut parameter["schema"]);
     }
     let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
     let has = |place: &str| parameters.iter().any(|parameter| parameter["in"] == place);
-    // A range that is not understood is no range, and refused by nobody.
+    // A malformed range is ignored, not refused.
     let ranges = |parameter: &Value| matches!(parameter["name"].as_str(), Some("Range" | "If-Range"));
     let has_header = parameters.iter().any(|one| one["in"] == "header" && !ranges(one));
     let has_body = operation.get("requestBody").is_some();
@@ -148,7 +148,7 @@ fn complete_operation(method: &str, operation: &mut Value) {
     }
     for (status, response) in responses {
         if method == "head" {
-            // The same without a body.
+            // HEAD has the same answers without a body.
             if response.get("$ref").is_some()
                 && let Ok(status) = status.parse()
             {
@@ -162,7 +162,7 @@ fn complete_operation(method: &str, operation: &mut Value) {
             response["description"] = "Done".into();
         }
     }
-    // No bytes at all are bytes: a body that is absent and an empty one are the same in HTTP.
+    // HTTP does not distinguish an absent body from an empty one.
     if operation["requestBody"]["content"].get(kiln_api::BINARY).is_some() {
         operation["requestBody"]["required"] = false.into();
     }
@@ -179,13 +179,13 @@ fn remove_null(schema: &mut Value) {
     }
 }
 
-/// Makes every schema below exactly as tight as serde.
+/// Makes every schema below exactly as strict as serde.
 fn tighten(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(tighten),
         Value::Object(fields) => {
             add_bounds(fields);
-            // Sets are read from lists: what stands there twice counts once.
+            // Sets are read from lists: duplicates are allowed.
             fields.remove("uniqueItems");
             for one in fields.get_mut("oneOf").and_then(Value::as_array_mut).into_iter().flatten() {
                 close_variant(one);
@@ -208,7 +208,7 @@ fn tighten(value: &mut Value) {
 
 /// Adds the bounds that the Rust type of an integer has.
 fn add_bounds(schema: &mut Map<String, Value>) {
-    // As the registry of formats spells it; utoipa writes `u-int32`.
+    // The registry of formats has `uint32`; utoipa writes `u-int32`.
     let format = schema.get("format").and_then(Value::as_str).unwrap_or_default().replace("u-int", "uint");
     let (least, most) = match format.as_str() {
         "uint8" => (json!(0), json!(u8::MAX)),
@@ -224,17 +224,17 @@ fn add_bounds(schema: &mut Map<String, Value>) {
     schema.entry("maximum").or_insert(most);
 }
 
-/// Closes the object of an enum's variant: serde reads it where its name is the only field.
+/// Allows no further field in the object of an enum's variant: serde accepts only the name of the variant.
 fn close_variant(variant: &mut Value) {
     let Some(properties) = variant["properties"].as_object().filter(|all| all.len() == 1) else { return };
-    // Where the field is the tag, others may stand beside it.
+    // A variant whose field is the tag may have further fields.
     let is_tag = properties.values().any(|only| only.get("enum").is_some() || only.get("const").is_some());
     if !is_tag && variant["required"].as_array().is_some_and(|required| required.len() == 1) {
         variant["additionalProperties"] = false.into();
     }
 }
 
-/// Returns the schema of one message of the stream: its data is a text that holds JSON.
+/// Returns the schema of a message of the event stream, whose data is JSON text.
 fn describe_message(event: &Value) -> Value {
     json!({
         "type": "object",
@@ -247,10 +247,10 @@ fn describe_message(event: &Value) -> Value {
     })
 }
 
-/// Whether answers are compared with the document: in builds for tests.
+/// True if answers are compared with the document: in builds for tests.
 pub(super) const IS_CHECKED: bool = cfg!(debug_assertions);
 
-/// Says in which way the document does not list an answer.
+/// Returns a description of an answer that the document does not list.
 pub(super) fn find_undocumented(
     document: &Value,
     route: &str,
@@ -264,7 +264,7 @@ pub(super) fn find_undocumented(
     let operation = match item.get(&name) {
         Some(operation) => operation,
         None if *method == Method::HEAD => item.get("get")?,
-        // Nothing is said of it, besides that it is refused.
+        // Methods without an operation are refused.
         None => return status.is_success().then_some(said),
     };
     let mut answer = operation["responses"].get(status.as_str());

@@ -1,6 +1,6 @@
-//! All changes as server-sent events.
+//! The changes of the farm, as server-sent events.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     extract::State,
@@ -14,11 +14,11 @@ use serde::Deserialize;
 
 use super::body::number;
 use crate::{
-    app::App,
-    problem::{Answer, ProblemResponse, Query, store_fault},
+    app::AppState,
+    problem::{Answer, ProblemResponse, Query},
 };
 
-/// A sign of life, so that nobody takes silence for a broken connection.
+/// The interval of comments by which clients know that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -26,16 +26,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) struct EventsQuery {
     /// Only those of this job.
     job: Option<JobId>,
-    /// Those after this number; from now on where neither this nor `Last-Event-ID` is there.
+    /// Only those after this number; where neither this nor `Last-Event-ID` is given, from now on.
     since: Option<EventNumber>,
 }
 
-/// The changes of the farm, one event each, numbered; none left out, none twice.
+/// The changes of the farm as numbered events, without gap or duplicate.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Resumes after this number")),
     responses((status = 200, body = Event, content_type = "text/event-stream")))]
 pub(super) async fn follow(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Query(which): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + use<>>> {
@@ -46,13 +46,13 @@ pub(super) async fn follow(
             Some(id.ok_or_else(|| ProblemResponse::bad("Last-Event-ID must be the number of an event."))?)
         }
     };
-    let events = app.hub.follow(app.store.clone(), since, which.job).await.map_err(store_fault)?;
-    // A listener that is told of an error would only come back; one that sees the end does so too, and resumes.
+    let events = app.hub.follow(app.store.clone(), since, which.job).await?;
+    // An error ends the stream: the client connects again and resumes.
     let events = events.take_while(|event| std::future::ready(event.is_ok())).filter_map(|event| {
-        let told = event.ok().map(|told| {
-            Ok(sse::Event::default().id(told.number.to_string()).event(&told.kind).data(&told.json))
+        let message = event.ok().map(|event| {
+            Ok(sse::Event::default().id(event.number.to_string()).event(&event.kind).data(&event.json))
         });
-        std::future::ready(told)
+        std::future::ready(message)
     });
     let stop = app.stop.clone();
     let events = events.take_until(async move { stop.cancelled().await });

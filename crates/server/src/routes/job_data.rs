@@ -1,9 +1,6 @@
-//! What belongs to one job: tasks, attempts, outputs, the closing table.
+//! The data of one job: tasks, attempts, outputs and the report.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use kiln_api::{
@@ -27,25 +24,24 @@ use super::{
     page::PageSize,
 };
 use crate::{
-    app::App,
+    app::AppState,
     clock::ago,
-    problem::{Answer, Path, ProblemResponse, Query, store_fault},
+    problem::{Answer, JsonAnswer, Path, ProblemResponse, Query},
 };
 
-/// How much of a list a page holds.
-type PageLimit = PageSize<500, 5000>;
+pub(super) type PageLimit = PageSize<500, 5000>;
 /// Files read at once: more than one output set can hold, so that a page holds at least one whole set.
 const OUTPUT_ROWS: usize = 2 * OutputSet::MAX_FILES;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TasksQuery {
-    /// Of this step; the one whose tasks are the frames, where absent.
+    /// Only those of this step; where absent, of the step that renders the frames.
     #[param(value_type = Option<u16>)]
     step: Option<StepIndex>,
     /// Only those in this state.
     state: Option<TaskState>,
-    /// From this one on.
+    /// Only those from this position on.
     #[serde(default)]
     #[param(required = false)]
     from: TaskIndex,
@@ -59,15 +55,15 @@ pub(super) struct TasksQuery {
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/tasks", tag = "jobs", params(("id" = JobId, Path), TasksQuery),
     responses((status = 200, body = TasksPage)))]
 pub(super) async fn tasks(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     Query(which): Query<TasksQuery>,
-) -> Answer<axum::Json<TasksPage>> {
+) -> JsonAnswer<TasksPage> {
     let job = row(&app, id).await?;
     let limit = which.limit.get();
     let step = which.step.unwrap_or(job.plan.frames_step());
     let filter = TaskFilter { step, state: which.state, from: which.from };
-    let rows = app.store.tasks(id, &filter, limit).await.map_err(store_fault)?;
+    let rows = app.store.tasks(id, &filter, limit).await?;
     let next =
         if rows.len() == limit as usize { rows.last().map(|row| TaskIndex(row.index.0 + 1)) } else { None };
     let tasks = rows.into_iter().map(|row| TaskView {
@@ -87,7 +83,7 @@ pub(super) async fn tasks(
 pub(super) struct AttemptsQuery {
     /// Only those of this frame.
     frame: Option<i32>,
-    /// Only those that failed, or were lost with their worker.
+    /// Only those that failed or expired.
     #[serde(default)]
     #[param(required = false)]
     failed: bool,
@@ -105,10 +101,10 @@ pub(super) struct AttemptsQuery {
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/attempts", tag = "jobs", params(("id" = JobId, Path), AttemptsQuery),
     responses((status = 200, body = AttemptsPage)))]
 pub(super) async fn attempts(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     Query(which): Query<AttemptsQuery>,
-) -> Answer<axum::Json<AttemptsPage>> {
+) -> JsonAnswer<AttemptsPage> {
     let job = row(&app, id).await?;
     let limit = which.limit.get();
     let task = match which.frame {
@@ -125,9 +121,9 @@ pub(super) async fn attempts(
         None => Vec::new(),
     };
     let filter = AttemptSelection { task, states, before: which.before, ..AttemptSelection::default() };
-    let rows = app.store.attempts(id, &filter, limit).await.map_err(store_fault)?;
+    let rows = app.store.attempts(id, &filter, limit).await?;
     let next = if rows.len() == limit as usize { rows.last().map(|row| row.id) } else { None };
-    let names = app.store.worker_names(rows.iter().map(|row| row.worker)).await.map_err(store_fault)?;
+    let names = app.store.worker_names(rows.iter().map(|row| row.worker)).await?;
     let shown = |row: AttemptRow| AttemptView {
         id: row.id,
         step: row.task.step,
@@ -167,24 +163,24 @@ pub(super) struct OutputsQuery {
     limit: PageLimit,
 }
 
-/// Output sets in the order they were committed, of every generation.
+/// Output sets of every generation, in the order of their commits.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/outputs", tag = "jobs", params(("id" = JobId, Path), OutputsQuery),
     responses((status = 200, body = OutputsPage)))]
 pub(super) async fn outputs(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     Query(which): Query<OutputsQuery>,
-) -> Answer<axum::Json<OutputsPage>> {
+) -> JsonAnswer<OutputsPage> {
     let job = row(&app, id).await?;
     let limit = which.limit.get() as usize;
     let mut outputs: Vec<OutputView> = Vec::new();
     let mut after = which.after;
     let more = loop {
-        let rows = app.store.outputs(id, after, OUTPUT_ROWS as u32).await.map_err(store_fault)?;
+        let rows = app.store.outputs(id, after, OUTPUT_ROWS as u32).await?;
         let full = rows.len() == OUTPUT_ROWS;
-        let mut sets = grouped(rows, &job.kept)?;
+        let mut sets = group(rows, &job.kept)?;
         if full {
-            // Its last files may be on the next page; the whole set is read again then.
+            // The last set may be incomplete; it is read again with the next rows.
             sets.pop();
         }
         let room = limit - outputs.len();
@@ -199,8 +195,8 @@ pub(super) async fn outputs(
     Ok(axum::Json(OutputsPage { outputs, more }))
 }
 
-/// Files of one attempt stand behind each other: they were committed together.
-fn grouped(rows: Vec<OutputRow>, kept: &KeptRow) -> Answer<Vec<OutputView>> {
+/// Groups files to output sets: the files of one attempt are adjacent.
+fn group(rows: Vec<OutputRow>, kept: &KeptRow) -> Answer<Vec<OutputView>> {
     let mut groups: Vec<(OutputRow, Vec<kiln_types::OutputFile>)> = Vec::new();
     for mut row in rows {
         let file = row.file.clone();
@@ -231,7 +227,7 @@ fn grouped(rows: Vec<OutputRow>, kept: &KeptRow) -> Answer<Vec<OutputView>> {
     groups.into_iter().map(view).collect()
 }
 
-/// Since when the output of this sequence is there no more.
+/// Returns the time at which the output of this sequence was removed.
 fn gone(kept: &KeptRow, sequence: u64) -> Option<i64> {
     kept.outputs_gone_ms.filter(|_| sequence <= kept.outputs_gone_seq)
 }
@@ -252,17 +248,17 @@ impl IntoResponses for Picture {
     }
 }
 
-/// The newest file of this name, as soon as it is committed.
+/// The newest committed file of this name.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/files/{*path}", tag = "jobs",
     params(("id" = JobId, Path), ("path" = RelPath, Path, description = "Below the output folder; may hold slashes"), RangeHeaders),
     responses(Picture))]
 pub(super) async fn file(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path((id, path)): Path<(JobId, RelPath)>,
     headers: HeaderMap,
 ) -> Answer<Response> {
     let job = row(&app, id).await?;
-    let output = app.store.output_by_path(id, &path).await.map_err(store_fault)?;
+    let output = app.store.output_by_path(id, &path).await?;
     let output = output.ok_or_else(|| {
         ProblemResponse::not_found(format!(
             "Job {id} has no file {path} yet; /api/v1/jobs/{id}/outputs lists what it has."
@@ -292,15 +288,12 @@ fn media_type(format: FileFormat) -> &'static str {
     }
 }
 
-/// The closing table: what each worker did for the frames.
+/// The report of a job: the share of each worker in its frames.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/report", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobReport)))]
-pub(super) async fn report(
-    State(app): State<Arc<App>>,
-    Path(id): Path<JobId>,
-) -> Answer<axum::Json<JobReport>> {
+pub(super) async fn report(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<JobReport> {
     let job = row(&app, id).await?;
-    let rows = app.store.job_report(id, job.plan.frames_step()).await.map_err(store_fault)?;
+    let rows = app.store.job_report(id, job.plan.frames_step()).await?;
     let frames: u64 = rows.iter().map(|row| row.frames).sum();
     let render_s: f64 = rows.iter().map(|row| row.seconds).sum();
     let first = rows.iter().filter_map(|row| row.first_start_ms).min();
@@ -314,29 +307,28 @@ pub(super) async fn report(
         seconds: row.seconds,
         share: if frames > 0 { row.frames as f64 / frames as f64 } else { 0.0 },
     });
-    let suspicious = suspicious(app.store.suspicious_outputs(id).await.map_err(store_fault)?);
+    let suspicious = suspicious(app.store.suspicious_outputs(id).await?);
     Ok(axum::Json(JobReport { workers: workers.collect(), wall_s, render_s, gain, suspicious }))
 }
 
-/// The files of a frame stand behind each other.
+/// Collects the suspicious frames of files in which those of one frame are adjacent.
 fn suspicious(rows: Vec<OutputRow>) -> SuspiciousFrames {
     let frames = rows.chunk_by(|one, next| one.task == next.task).filter_map(|files| {
-        let told = files.iter().map(|row| (&row.file.path, &row.file.role, row.file.pixels));
-        Some((files.first()?.frame, Suspicion::of(told)))
+        let pixels = files.iter().map(|row| (&row.file.path, &row.file.role, row.file.pixels));
+        Some((files.first()?.frame, Suspicion::of(pixels)))
     });
     SuspiciousFrames::collect(frames)
 }
 
-/// How many times faster the farm was than its best worker with all its slots would have been alone: by the
-/// frames a second that each delivered in its own time. Measured in the job itself, so what slots of one
-/// machine take from each other is in it: one worker alone gains nothing, whatever its slots.
+/// Returns the factor by which the farm was faster than its best worker alone with all its slots, by the frames that each
+/// delivered per second of its own time. One worker alone has a gain of 1, whatever its slots.
 fn gain(rows: &[kiln_store::WorkerTotals], wall_s: f64) -> f64 {
     let frames: u64 = rows.iter().map(|row| row.frames).sum();
-    let pace = |row: &kiln_store::WorkerTotals| {
+    let speed = |row: &kiln_store::WorkerTotals| {
         let seconds = (row.last_end_ms? - row.first_start_ms?) as f64 / 1000.0;
         (row.frames > 0 && seconds > 0.0).then(|| row.frames as f64 / seconds)
     };
-    let best = rows.iter().filter_map(pace).fold(0.0, f64::max);
+    let best = rows.iter().filter_map(speed).fold(0.0, f64::max);
     if best > 0.0 && wall_s > 0.0 { frames as f64 / best / wall_s } else { 0.0 }
 }
 

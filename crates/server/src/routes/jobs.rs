@@ -1,6 +1,6 @@
-//! Jobs: lists, pages, verbs.
+//! Jobs: lists, views and commands.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{
@@ -15,13 +15,13 @@ use super::{
     page::{CommaSeparated, PageSize},
 };
 use crate::{
-    app::App,
-    problem::{Answer, Json, OptionalJson, Path, ProblemResponse, Query, store_fault},
-    retention::kept,
-    scheduler::{Input, JobAction, LiveJobView},
+    app::{App, AppState},
+    problem::{Answer, Json, JsonAnswer, OptionalJson, Path, ProblemResponse, Query},
+    retention::job_retention,
+    scheduler::{Input, JobCommand, LiveJobView},
 };
 
-/// Jobs that one waits for, tags or limits that it names; of each.
+/// Dependencies, tags or limits of one job.
 pub(super) const MAX_LISTED: usize = 64;
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -52,10 +52,7 @@ pub(super) struct JobsQuery {
 /// Jobs, newest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(JobsQuery),
     responses((status = 200, body = JobList)))]
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Query(which): Query<JobsQuery>,
-) -> Answer<axum::Json<JobList>> {
+pub(super) async fn list(State(app): AppState, Query(which): Query<JobsQuery>) -> JsonAnswer<JobList> {
     let archived = match which.archived {
         ArchivedFilter::No => Some(false),
         ArchivedFilter::Only => Some(true),
@@ -63,10 +60,10 @@ pub(super) async fn list(
     };
     let filter = JobSelection { owner: which.user, project: which.project, archived, states: which.state.0 };
     let limit = which.limit.get();
-    let rows = app.store.jobs(&filter, limit, which.before).await.map_err(store_fault)?;
+    let rows = app.store.jobs(&filter, limit, which.before).await?;
     let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id)).flatten();
     let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
-    let live = app.scheduler.look(move |farm| farm.job_views(&ids)).await?;
+    let live = app.scheduler.read(move |farm| farm.job_views(&ids)).await?;
     let jobs = rows.into_iter().zip(live).map(|(row, live)| shown(&app, row, live)).collect();
     Ok(axum::Json(JobList { jobs, next }))
 }
@@ -74,18 +71,15 @@ pub(super) async fn list(
 /// One job.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobView)))]
-pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
+pub(super) async fn get(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<JobView> {
     view(&app, id).await.map(axum::Json)
 }
 
-/// The reasons for which it waits, and the time that it will take.
+/// The reasons for which a job waits, and the time that it will take.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = Explanation)))]
-pub(super) async fn explain(
-    State(app): State<Arc<App>>,
-    Path(id): Path<JobId>,
-) -> Answer<axum::Json<Explanation>> {
-    let live = app.scheduler.look(move |farm| farm.explanation(id)).await?;
+pub(super) async fn explain(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<Explanation> {
+    let live = app.scheduler.read(move |farm| farm.explanation(id)).await?;
     let explanation = match live {
         Some(explanation) => explanation,
         None => {
@@ -97,15 +91,15 @@ pub(super) async fn explain(
     Ok(axum::Json(explanation))
 }
 
-/// The job as it is on disk and in the scheduler.
+/// Returns a job with its live state.
 pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
-    let live = app.scheduler.look(move |farm| farm.job_view(id)).await?;
+    let live = app.scheduler.read(move |farm| farm.job_view(id)).await?;
     let row = row(app, id).await?;
     let frames_step = row.plan.frames_step();
     let known = live.is_some();
     let mut view = shown(app, row, live);
     if !known {
-        let shares = app.store.job_report(id, frames_step).await.map_err(store_fault)?;
+        let shares = app.store.job_report(id, frames_step).await?;
         let (seconds, frames) =
             shares.iter().fold((0.0, 0), |(s, n), share| (s + share.seconds, n + share.frames));
         view.mean_frame_s = (frames > 0).then(|| seconds / frames as f64);
@@ -114,7 +108,7 @@ pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
 }
 
 pub(super) async fn row(app: &App, id: JobId) -> Answer<JobRow> {
-    let row = app.store.job(id).await.map_err(store_fault)?;
+    let row = app.store.job(id).await?;
     row.ok_or_else(|| ProblemResponse::not_found(format!("There is no job {id}; `kiln jobs` lists them.")))
 }
 
@@ -127,7 +121,7 @@ fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
         let known = live.as_ref().and_then(|live| live.steps.get(usize::from(step.step.0)));
         let (tasks, inside) =
             known.map_or_else(|| (stored(step, ended), 0.0), |known| (known.tasks, known.inside));
-        // A step may begin when those before it have ended.
+        // A step may begin when the steps on which it depends have ended.
         let before: Option<Vec<i64>> =
             spec.after.iter().map(|after| steps.get(usize::from(after.step.0))?.ended_ms).collect();
         steps.push(StepView {
@@ -171,7 +165,7 @@ fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
         mean_frame_s: live.mean_frame_s,
         seconds_left: live.left.map(|left| left.likely_s),
         left: live.left,
-        kept: kept(app.collector.retention.as_ref(), &row.kept, row.ended_ms),
+        kept: job_retention(app.collector.retention.as_ref(), &row.kept, row.ended_ms),
     }
 }
 
@@ -189,136 +183,120 @@ fn stored(step: &StepRow, ended: bool) -> TaskCounts {
     }
 }
 
-async fn verb(app: &App, job: JobId, verb: JobAction) -> Answer<axum::Json<JobView>> {
-    reopen(app, job, verb).await.map(|axum::Json(reopened)| axum::Json(reopened.job))
+async fn command(app: &App, job: JobId, command: JobCommand) -> JsonAnswer<JobView> {
+    reopen(app, job, command).await.map(|axum::Json(reopened)| axum::Json(reopened.job))
 }
 
-/// Does what may let tasks run again.
-async fn reopen(app: &App, job: JobId, verb: JobAction) -> Answer<axum::Json<ReopenedJob>> {
-    let again = app.scheduler.ask(|reply| Input::Job { job, verb, reply }).await?;
+/// Runs a command that may let tasks run again.
+async fn reopen(app: &App, job: JobId, command: JobCommand) -> JsonAnswer<ReopenedJob> {
+    let again = app.scheduler.ask(|reply| Input::Job { job, command, reply }).await?;
     Ok(axum::Json(ReopenedJob { job: view(app, job).await?, again }))
 }
 
-/// Nothing new of it starts until it is resumed.
+/// Pauses a job: no further task starts until it is resumed.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/pause", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobView), Conflict))]
-pub(super) async fn pause(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobAction::Pause).await
+pub(super) async fn pause(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<JobView> {
+    command(&app, id, JobCommand::Pause).await
 }
 
-/// It goes on.
+/// Resumes a job.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/resume", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobView), Conflict))]
-pub(super) async fn resume(
-    State(app): State<Arc<App>>,
-    Path(id): Path<JobId>,
-) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobAction::Resume).await
+pub(super) async fn resume(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<JobView> {
+    command(&app, id, JobCommand::Resume).await
 }
 
-/// It ends; what renders is stopped, what is done stays.
+/// Cancels a job: running tasks are stopped, finished frames stay.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobView), Conflict))]
-pub(super) async fn cancel(
-    State(app): State<Arc<App>>,
-    Path(id): Path<JobId>,
-) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobAction::Cancel).await
+pub(super) async fn cancel(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<JobView> {
+    command(&app, id, JobCommand::Cancel).await
 }
 
-/// Its failed and cancelled frames try again.
+/// Retries the failed and cancelled frames of a job.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = ReopenedJob), Conflict))]
-pub(super) async fn retry(
-    State(app): State<Arc<App>>,
-    Path(id): Path<JobId>,
-) -> Answer<axum::Json<ReopenedJob>> {
-    reopen(&app, id, JobAction::Retry).await
+pub(super) async fn retry(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<ReopenedJob> {
+    reopen(&app, id, JobCommand::Retry).await
 }
 
-/// Renders frames again that are done. The body may be absent: then all of them. Simulations stay as they were
-/// baked, unless that is asked for.
+/// Renders finished frames again: those of the body, or all without one. Simulations are baked again only on request.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/rerender", tag = "jobs", params(("id" = JobId, Path)),
     request_body = Option<RerenderJob>, responses((status = 200, body = ReopenedJob), Conflict, Unprocessable))]
 pub(super) async fn rerender(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     OptionalJson(request): OptionalJson<Option<RerenderJob>>,
-) -> Answer<axum::Json<ReopenedJob>> {
+) -> JsonAnswer<ReopenedJob> {
     let RerenderJob { frames, bake } = request.unwrap_or_default();
     match (frames, bake) {
-        (frames, false) => reopen(&app, id, JobAction::Rerender(frames)).await,
-        (None, true) => reopen(&app, id, JobAction::Rebake).await,
+        (frames, false) => reopen(&app, id, JobCommand::Rerender(frames)).await,
+        (None, true) => reopen(&app, id, JobCommand::Rebake).await,
         (Some(_), true) => {
             Err(ProblemResponse::unprocessable("A new bake renders every frame again; leave the frames out."))
         }
     }
 }
 
-/// Lets it stand otherwise among the others.
+/// Changes the scheduling options of a job.
 #[utoipa::path(patch, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path)),
     request_body = ChangeJob, responses((status = 200, body = JobView), Conflict, Unprocessable))]
 pub(super) async fn change(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     Json(change): Json<ChangeJob>,
-) -> Answer<axum::Json<JobView>> {
+) -> JsonAnswer<JobView> {
     if let Some(after) = &change.after {
         check_after(after)?;
     }
-    verb(&app, id, JobAction::Change(change)).await
+    command(&app, id, JobCommand::Change(change)).await
 }
 
-/// Adds frames.
+/// Adds frames to a job.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/extend", tag = "jobs", params(("id" = JobId, Path)),
     request_body = ExtendJob, responses((status = 200, body = ReopenedJob), Conflict, Unprocessable))]
 pub(super) async fn extend(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     Json(request): Json<ExtendJob>,
-) -> Answer<axum::Json<ReopenedJob>> {
-    reopen(&app, id, JobAction::Extend(request.frames)).await
+) -> JsonAnswer<ReopenedJob> {
+    reopen(&app, id, JobCommand::Extend(request.frames)).await
 }
 
-/// Adds a step, which may depend on every step that is there. A job that has ended goes on with it. Kinds of steps that a
-/// job is submitted with cannot be added.
+/// Adds a step, which may depend on every existing step; a job that has ended continues with it. Steps of the kinds that
+/// belong to a submission cannot be added.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/steps", tag = "jobs", params(("id" = JobId, Path)),
     request_body = StepSpec, responses((status = 201, body = ReopenedJob), NotFound, Conflict, Unprocessable))]
 pub(super) async fn add_step(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     Json(step): Json<StepSpec>,
 ) -> Answer<(StatusCode, axum::Json<ReopenedJob>)> {
-    let reopened = reopen(&app, id, JobAction::AddStep(Box::new(step))).await?;
+    let reopened = reopen(&app, id, JobCommand::AddStep(Box::new(step))).await?;
     Ok((StatusCode::CREATED, reopened))
 }
 
-/// Puts a job that has ended away: lists show it no more, its frames stay until it is deleted, and its files and
-/// logs go with the next collection.
+/// Archives a job that has ended: lists no longer show it, its frames stay until it is deleted, and the next collection
+/// removes its input files and logs.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/archive", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobView), Conflict))]
-pub(super) async fn archive(
-    State(app): State<Arc<App>>,
-    Path(id): Path<JobId>,
-) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobAction::Archive(true)).await
+pub(super) async fn archive(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<JobView> {
+    command(&app, id, JobCommand::Archive(true)).await
 }
 
-/// Takes it back out. What has gone has gone.
+/// Takes a job out of the archive. Files that were removed stay removed.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/unarchive", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobView)))]
-pub(super) async fn unarchive(
-    State(app): State<Arc<App>>,
-    Path(id): Path<JobId>,
-) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobAction::Archive(false)).await
+pub(super) async fn unarchive(State(app): AppState, Path(id): Path<JobId>) -> JsonAnswer<JobView> {
+    command(&app, id, JobCommand::Archive(false)).await
 }
 
-/// Says which outputs are on the disk of who asked for them: only what was fetched is ever let go of.
+/// Notes which outputs the client has fetched: only fetched outputs expire.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/fetched", tag = "jobs", params(("id" = JobId, Path)),
     request_body = Fetched, responses((status = 204, description = "It is noted")))]
 pub(super) async fn fetched(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(job): Path<JobId>,
     Json(Fetched { sequence }): Json<Fetched>,
 ) -> Answer<StatusCode> {
@@ -330,7 +308,7 @@ pub(super) async fn fetched(
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeleteQuery {
-    /// Cancels it first, where it has not ended.
+    /// Cancels the job first if it has not ended.
     #[serde(default)]
     #[param(required = false)]
     force: bool,
@@ -340,11 +318,11 @@ pub(super) struct DeleteQuery {
 #[utoipa::path(delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path), DeleteQuery),
     responses((status = 204, description = "It is gone"), Conflict))]
 pub(super) async fn delete(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     Query(DeleteQuery { force }): Query<DeleteQuery>,
 ) -> Answer<StatusCode> {
-    app.scheduler.ask(|reply| Input::Job { job: id, verb: JobAction::Delete { force }, reply }).await?;
+    app.scheduler.ask(|reply| Input::Job { job: id, command: JobCommand::Delete { force }, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

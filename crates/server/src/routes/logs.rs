@@ -1,6 +1,6 @@
-//! What Blender printed, also while it still prints.
+//! The output of Blender, also of running attempts.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use axum::{
     body::{Body, Bytes},
@@ -17,12 +17,12 @@ use tokio_util::io::ReaderStream;
 
 use super::{document::Gone, job_data::position, jobs::row};
 use crate::{
-    app::App,
+    app::{App, AppState},
     clock::ago,
-    problem::{Answer, Path, ProblemResponse, Query, store_fault},
+    problem::{Answer, Path, ProblemResponse, Query},
 };
 
-/// Attempts in one text, the newest ones.
+/// Attempts in one answer; with more, the newest ones.
 const MAX_ATTEMPTS: u32 = 500;
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -38,7 +38,7 @@ pub(super) struct LogsQuery {
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/logs", tag = "jobs", params(("id" = JobId, Path), LogsQuery),
     responses((status = 200, body = String, content_type = "text/plain"), Gone))]
 pub(super) async fn of_job(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<JobId>,
     Query(which): Query<LogsQuery>,
 ) -> Answer<Response> {
@@ -51,7 +51,7 @@ pub(super) async fn of_job(
         None => None,
     };
     let filter = AttemptSelection { task, ..AttemptSelection::default() };
-    let mut attempts = app.store.attempts(id, &filter, MAX_ATTEMPTS).await.map_err(store_fault)?;
+    let mut attempts = app.store.attempts(id, &filter, MAX_ATTEMPTS).await?;
     attempts.reverse();
     if let (Some(at_ms), true) = (job.kept.logs_gone_ms, !attempts.is_empty())
         && attempts.iter().all(|attempt| gone(&job, attempt).is_some())
@@ -59,8 +59,7 @@ pub(super) async fn of_job(
         return Err(logs_gone(id, at_ms));
     }
     app.logs.flush().await;
-    let names =
-        app.store.worker_names(attempts.iter().map(|attempt| attempt.worker)).await.map_err(store_fault)?;
+    let names = app.store.worker_names(attempts.iter().map(|attempt| attempt.worker)).await?;
     let heads: Vec<(String, AttemptRow)> = attempts
         .into_iter()
         .map(|attempt| {
@@ -75,7 +74,7 @@ pub(super) async fn of_job(
             let head = stream::iter([Ok::<_, io::Error>(Bytes::from(head))]);
             let body = match tokio::fs::File::open(path).await {
                 Ok(file) => ReaderStream::new(file).left_stream(),
-                // It printed nothing.
+                // The attempt has printed nothing.
                 Err(_) => stream::empty().right_stream(),
             };
             Ok::<_, io::Error>(head.chain(body))
@@ -89,7 +88,7 @@ pub(super) async fn of_job(
     params(("id" = JobId, Path), ("attempt" = AttemptId, Path, description = "As epoch-counter")),
     responses((status = 200, body = String, content_type = "text/plain"), Gone))]
 pub(super) async fn of_attempt(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path((id, attempt)): Path<(JobId, AttemptId)>,
 ) -> Answer<Response> {
     let job = row(&app, id).await?;
@@ -97,7 +96,7 @@ pub(super) async fn of_attempt(
 }
 
 async fn one(app: &App, job: &JobRow, attempt: AttemptId) -> Answer<Response> {
-    let known = app.store.attempt(attempt).await.map_err(store_fault)?;
+    let known = app.store.attempt(attempt).await?;
     let none = || ProblemResponse::not_found(format!("Job {} has no attempt {attempt}.", job.id));
     let known = known.filter(|known| known.task.job == job.id).ok_or_else(none)?;
     app.logs.flush().await;
@@ -112,7 +111,7 @@ async fn one(app: &App, job: &JobRow, attempt: AttemptId) -> Answer<Response> {
     Ok(text(body))
 }
 
-/// Since when the attempt's log is there no more, where it had one.
+/// Returns the time at which the log of the attempt was removed.
 fn gone(job: &JobRow, attempt: &AttemptRow) -> Option<i64> {
     let at_ms = job.kept.logs_gone_ms?;
     attempt.ended_ms.is_some_and(|ended| ended <= at_ms).then_some(at_ms)

@@ -1,4 +1,4 @@
-//! The HTTP API: one place that lists every route.
+//! The HTTP API: the list of all routes.
 
 mod blobs;
 mod body;
@@ -42,7 +42,7 @@ pub(crate) use blobs::MAX_BLOB;
 use document::{ABOUT, IS_CHECKED};
 
 use crate::{
-    app::App,
+    app::{App, AppState},
     auth::{self, Gate},
     bundles::MAX_MANIFEST,
     problem::{ProblemResponse, no_such_method, no_such_route, panicked},
@@ -51,35 +51,35 @@ use crate::{
 /// Bytes of a JSON body.
 const MAX_JSON: usize = 2 << 20;
 
-/// All routes behind the gate.
+/// Returns the router of all routes, behind the gate.
 pub(crate) fn router(app: Arc<App>, gate: Arc<Gate>) -> Router {
     let (router, _) = documented().split_for_parts();
     let router = router
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_JSON))
-        .layer(middleware::map_response(harmless))
+        .layer(middleware::map_response(add_safety_headers))
         .layer(middleware::from_fn_with_state(gate, auth::guard));
     let router = if IS_CHECKED { router.layer(middleware::from_fn(check_answer)) } else { router };
     router.layer(CatchPanicLayer::custom(panicked)).with_state(app)
 }
 
-/// Returns what the routes declare.
+/// Returns the document as the routes declare it.
 fn declared() -> OpenApi {
     documented().split_for_parts().1
 }
 
-/// The document, made once.
+/// The complete document, made once.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document::complete(&declared()));
 
-/// The OpenAPI document of this server, made from the code's own types.
+/// Returns the OpenAPI document of this server.
 pub fn openapi_json() -> String {
     let mut json = serde_json::to_string_pretty(&*DOCUMENT).unwrap_or_default();
     json.push('\n');
     json
 }
 
-/// The middleware that fails where the document does not list an answer, so that a test that gets it fails.
+/// Answers 500 instead of an answer that the document does not list, so that a test fails.
 async fn check_answer(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().replace("{*", "{"));
     let method = request.method().clone();
@@ -94,9 +94,9 @@ async fn check_answer(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether the server is there. Needs no key.
+/// Answers if the server runs. Needs no key.
 #[utoipa::path(get, path = "/healthz", tag = "server", security(()),
-    responses((status = 200, body = String, content_type = "text/plain", description = "It is")))]
+    responses((status = 200, body = String, content_type = "text/plain", description = "The server runs")))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -183,7 +183,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(events::follow))
 }
 
-/// What this server is. Needs no key.
+/// The version of the server. Needs no key.
 #[utoipa::path(get, path = "/api/v1/info", tag = "server", security(()), responses((status = 200, body = Info)))]
 async fn info() -> axum::Json<Info> {
     axum::Json(Info {
@@ -194,15 +194,15 @@ async fn info() -> axum::Json<Info> {
     })
 }
 
-/// Who the key belongs to.
+/// The owner of the key.
 #[utoipa::path(get, path = "/api/v1/me", tag = "server",
     responses((status = 200, body = Me)))]
-async fn me(State(app): State<Arc<App>>) -> axum::Json<Me> {
+async fn me(State(app): AppState) -> axum::Json<Me> {
     axum::Json(Me { owner: Owner::default(), epoch: app.store.epoch() })
 }
 
-/// A browser must take nothing that comes from here for a page.
-async fn harmless(mut response: Response) -> Response {
+/// Adds headers by which browsers never guess the type of an answer, and never cache it.
+async fn add_safety_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

@@ -1,10 +1,10 @@
-//! The parameters of lists, as strict as the OpenAPI document describes them.
+//! The query parameters of lists, as strict as in the OpenAPI document.
 
 use std::{borrow::Cow, fmt::Display, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// How much of a list an answer holds at most: 1 to `MOST`, `USUAL` where nobody says.
+/// The largest number of entries in an answer: 1 to `MOST`, by default `USUAL`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u32")]
 pub(super) struct PageSize<const USUAL: u32, const MOST: u32>(u32);
@@ -28,12 +28,12 @@ impl<const USUAL: u32, const MOST: u32> TryFrom<u32> for PageSize<USUAL, MOST> {
         if (1..=MOST).contains(&count) {
             Ok(Self(count))
         } else {
-            Err(format!("a page holds 1 to {MOST}; what is behind it comes with the next"))
+            Err(format!("a page holds 1 to {MOST} entries; further ones are on the next page"))
         }
     }
 }
 
-/// Values with commas between; none where the parameter is absent.
+/// Values with commas between them; none if the parameter is absent.
 #[derive(Debug)]
 pub(super) struct CommaSeparated<T>(pub Vec<T>);
 

@@ -1,11 +1,11 @@
-//! What the caller sees of the errors of the scheduler and of the collector: the one place where they become problems.
+//! The problems that callers see for errors of the scheduler and of the collector.
 
 use kiln_api::{Problem, ProblemCode};
 use kiln_core::JobError;
 
 use crate::{
     collector::CollectError,
-    problem::{ProblemResponse, blob_fault, sentence, store_fault},
+    problem::{ProblemResponse, sentence},
     scheduler::Refusal,
 };
 
@@ -24,19 +24,19 @@ impl From<CollectError> for ProblemResponse {
         match error {
             CollectError::KeepsNothing => Self::conflict(sentence(&error)),
             CollectError::Scheduler(refusal) => refusal.into(),
-            CollectError::Records(error) => store_fault(error),
-            CollectError::Blobs(error) => blob_fault(error),
+            CollectError::Records(error) => error.into(),
+            CollectError::Blobs(error) => error.into(),
             CollectError::Logs(error) => Self::internal("The logs could not be read", error),
         }
     }
 }
 
-/// The code of a refusal, which has its status and title, and one sentence: what happened, and what to do next.
+/// Returns the problem of a refusal: its code, and a sentence with what happened and what to do next.
 fn problem_of(refusal: &Refusal) -> Problem {
     use ProblemCode::{BadRequest, Busy, Conflict, Internal, NotFound, Unprocessable};
     let (code, next) = match refusal {
         Refusal::Job(JobError::JobExists(_) | JobError::BadRestore { .. }) => {
-            return internal("the job cannot be brought to life");
+            return internal("the job cannot be restored");
         }
         Refusal::Failed { what, .. } => return internal(what),
         Refusal::Stopping => (Internal, "send it again when the server is back".to_owned()),
@@ -50,21 +50,21 @@ fn problem_of(refusal: &Refusal) -> Problem {
         Refusal::NoSuchLimit(_) => (NotFound, LIMITS.to_owned()),
         Refusal::NoSuchWorker(_) => (NotFound, "`kiln workers` lists them".to_owned()),
         Refusal::BadWeight => (BadRequest, String::new()),
-        Refusal::BatchDropped => (Busy, "try it once more".to_owned()),
+        Refusal::BatchDropped => (Busy, "try again".to_owned()),
         Refusal::NotBaked(job) => {
             (Conflict, format!("`kiln jobs retry {job}` bakes them, and renders its frames"))
         }
         Refusal::FilesRemoved { .. } => (Conflict, "submit it again".to_owned()),
         Refusal::FilesMissing => (Conflict, "send them again, then make the job".to_owned()),
         Refusal::Archived(job) => {
-            (Conflict, format!("`kiln jobs unarchive {job}` takes it back out, then say this again"))
+            (Conflict, format!("take it out with `kiln jobs unarchive {job}`, then try again"))
         }
         Refusal::ArchivedTooEarly(_) => (Conflict, "let it end or cancel it, then archive it".to_owned()),
         Refusal::DeletedTooEarly(_) => (Conflict, "cancel it first, then delete it".to_owned()),
         Refusal::HasBegun(job) => (Conflict, format!("`kiln jobs pause {job}` holds it back")),
         Refusal::LimitInUse { .. } => (Conflict, "let it end or cancel it, then remove the limit".to_owned()),
         Refusal::WorkerConnected(_) => (Conflict, "stop or drain it first, then remove it".to_owned()),
-        Refusal::NoNetworkCards(_) => (Conflict, "it tells them when it connects the next time".to_owned()),
+        Refusal::NoNetworkCards(_) => (Conflict, "it reports them when it connects".to_owned()),
         Refusal::NothingToBake(_)
         | Refusal::WaitsForItself(_)
         | Refusal::WaitsInCircle { .. }
@@ -81,7 +81,7 @@ fn problem_of(refusal: &Refusal) -> Problem {
 
 const LIMITS: &str = "`kiln limits` lists them, `kiln limits set NAME N` makes one";
 
-/// The code of an error of a job, whose text says what to do next.
+/// Returns the code of an error of a job, whose text says what to do next.
 fn code_of(error: &JobError) -> ProblemCode {
     match error {
         JobError::NoSuchJob(_) => ProblemCode::NotFound,
@@ -101,7 +101,6 @@ fn code_of(error: &JobError) -> ProblemCode {
     }
 }
 
-/// The cause is in the log.
 fn internal(what: &str) -> Problem {
     Problem::new(ProblemCode::Internal, sentence(&format!("{what}; the server's log says more")))
 }
@@ -130,7 +129,7 @@ mod tests {
             (
                 JobError::BadRestore { job: JOB, what: "a secret" }.into(),
                 500,
-                "The job cannot be brought to life; the server's log says more.",
+                "The job cannot be restored; the server's log says more.",
             ),
             (PlanError::NoSteps.into(), 422, "The job has no step; give it at least one."),
             (no_frames.into(), 422, "The frame range is empty; write it like 1-250 or 1-10,20,30-40x2."),
@@ -167,7 +166,7 @@ mod tests {
             (
                 Refusal::Archived(JOB),
                 409,
-                "Job 7 is archived; `kiln jobs unarchive 7` takes it back out, then say this again.",
+                "Job 7 is archived; take it out with `kiln jobs unarchive 7`, then try again.",
             ),
             (
                 Refusal::ArchivedTooEarly(JOB),
@@ -208,7 +207,7 @@ mod tests {
             (
                 Refusal::LimitInUse { job: JOB, name: name() },
                 409,
-                "Job 7 needs the limit oak and would wait for ever; let it end or cancel it, then remove the limit.",
+                "Job 7 needs the limit oak and would wait without end; let it end or cancel it, then remove the limit.",
             ),
             (Refusal::TooManyPools(64), 409, "A worker is in at most 64 pools."),
             (
@@ -226,14 +225,10 @@ mod tests {
             (
                 Refusal::NoNetworkCards(name()),
                 409,
-                "Nothing is known of the network cards of oak; it tells them when it connects the next time.",
+                "The network cards of oak are not known; it reports them when it connects.",
             ),
             (Refusal::NotQuarantined(name()), 409, "The worker oak is not quarantined."),
-            (
-                Refusal::BatchDropped,
-                503,
-                "The scheduler was restarted and has not done this; try it once more.",
-            ),
+            (Refusal::BatchDropped, 503, "The scheduler was restarted and has not done this; try again."),
             (
                 Refusal::Stopping,
                 500,
@@ -266,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn one_who_may_try_again_is_told_when() {
+    fn a_caller_who_may_try_again_is_told_when() {
         use axum::{http::header, response::IntoResponse as _};
         let response = ProblemResponse::from(Refusal::BatchDropped).into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "5");
         let stopping = ProblemResponse::from(Refusal::Stopping).into_response();
-        assert!(stopping.headers().get(header::RETRY_AFTER).is_none(), "this server answers no more");
+        assert!(stopping.headers().get(header::RETRY_AFTER).is_none(), "this server no longer answers");
     }
 }

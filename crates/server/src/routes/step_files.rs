@@ -1,6 +1,4 @@
-//! The files of a step, for the tasks of other steps that use them.
-
-use std::sync::Arc;
+//! The files of a step, for tasks of other steps.
 
 use axum::extract::State;
 use kiln_api::{StepFile, StepFilesPage};
@@ -8,10 +6,14 @@ use kiln_store::FileFilter;
 use kiln_types::{JobId, ProductKind, StepIndex, TaskIndex};
 use serde::Deserialize;
 
-use super::{document::NotFound, job_data::position, jobs::row, page::PageSize};
+use super::{
+    document::NotFound,
+    job_data::{PageLimit, position},
+    jobs::row,
+};
 use crate::{
-    app::App,
-    problem::{Answer, Path, ProblemResponse, Query, store_fault},
+    app::AppState,
+    problem::{JsonAnswer, Path, ProblemResponse, Query},
 };
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -26,19 +28,19 @@ pub(super) struct StepFilesQuery {
     /// At most this number; 500 where absent.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
-    limit: PageSize<500, 5000>,
+    limit: PageLimit,
 }
 
-/// The committed files of a step, the oldest commit first. Files that were made again or removed are not among them, nor
-/// those of a step that makes a bundle.
+/// The committed files of a step, the oldest commit first, without those that were replaced or removed. A step that makes a
+/// bundle has none.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/steps/{step}/files", operation_id = "step_files", tag = "jobs",
     params(("id" = JobId, Path), ("step" = StepIndex, Path), StepFilesQuery),
     responses((status = 200, body = StepFilesPage), NotFound))]
 pub(super) async fn list(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path((id, step)): Path<(JobId, StepIndex)>,
     Query(query): Query<StepFilesQuery>,
-) -> Answer<axum::Json<StepFilesPage>> {
+) -> JsonAnswer<StepFilesPage> {
     let job = row(&app, id).await?;
     let spec = job
         .plan
@@ -58,7 +60,7 @@ pub(super) async fn list(
     let outputs = spec.product == ProductKind::Output;
     let filter = FileFilter { job: id, step, outputs, tasks, after_seq: query.after };
     let limit = query.limit.get();
-    let rows = app.store.step_files(&filter, limit).await.map_err(store_fault)?;
+    let rows = app.store.step_files(&filter, limit).await?;
     let more = rows.len() == limit as usize;
     let file = |row: kiln_store::FileRow| StepFile {
         sequence: row.seq,

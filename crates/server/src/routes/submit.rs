@@ -1,4 +1,4 @@
-//! From a request to a job: the .blend is read, and whatever cannot be is refused before anything starts.
+//! Submission of jobs: the .blend is read, and a job that cannot render is refused before anything starts.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,41 +17,41 @@ use super::{
     jobs::{MAX_LISTED, check_after, view},
 };
 use crate::{
-    app::App,
+    app::{App, AppState},
     bundles,
     inspect::{Contents, unpacked},
-    problem::{Answer, Json, ProblemResponse, blob_fault, sentence},
+    problem::{Answer, Json, ProblemResponse, sentence},
     scheduler::Input,
 };
 
-/// Bytes of the artist's folder, and of the path of a .blend, as they are written here.
+/// Bytes of the path of the artist's folder, or of a .blend, in escaped form.
 const MAX_ORIGIN: usize = 4096 * 3;
-/// Threads that Blender can be set to.
+/// Threads to which Blender can be set.
 const MAX_CORES: u32 = 1024;
-/// Seconds: a worker tells every 30 that its Blender does something (`worker/src/monitor.rs`), and one of two may be late.
+/// Seconds: a worker reports every 30 that its Blender works (`worker/src/monitor.rs`), and one of two reports may be late.
 const LEAST_HANG_S: u32 = 60;
 /// Names that an error lists.
 const LISTED: usize = 20;
-/// Bytes that the records grow by for a job, about.
+/// Bytes by which the records grow for a job, about.
 const JOB_RECORD: u64 = 64 << 10;
 
-/// What a job is told for which no device was named, and whose scene is set to GPU.
+/// The notice of a job for which no device was named and whose scene is set to GPU.
 const AUTO_GPU: &str = "The scene is set to GPU: all of the job renders on the backend of the first worker with a GPU that \
                         takes it. The device cpu renders it on processors instead.";
 
-/// Makes a job.
+/// Creates a job.
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = SubmitJob,
     responses((status = 201, body = JobView), NotFound, Conflict, Unprocessable, NoSpace))]
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Json(request): Json<SubmitJob>,
 ) -> Answer<(StatusCode, axum::Json<JobView>)> {
     let _hold = app.holds.begin();
-    // The records grow with each job: where their reserve is touched, none is made.
-    let _room = app.space.reserve(JOB_RECORD).map_err(blob_fault)?;
+    // The records grow with each job: none is created when their reserve would be touched.
+    let _room = app.space.reserve(JOB_RECORD)?;
     let source = match &request.source {
         JobSource::Bundle { id, blend, origin, file_name } => {
-            check_own_path(origin.as_deref(), file_name.as_deref())?;
+            check_origin(origin.as_deref(), file_name.as_deref())?;
             from_bundle(&app, *id, blend, (origin.clone(), file_name.clone())).await?
         }
         JobSource::Upload { id } => from_upload(&app, *id).await?,
@@ -84,12 +84,12 @@ struct Source {
     blend: RelPath,
     origin: Option<String>,
     file_name: Option<String>,
-    /// The names of the folders that hold the files which the bundle does not.
+    /// The shared folders that hold files of the job.
     shared: Vec<String>,
 }
 
-/// What the .blend and its folder are called on the artist's machine, which may be anything that a disk takes.
-fn check_own_path(origin: Option<&str>, file_name: Option<&str>) -> Answer<()> {
+/// Checks the path of the .blend on the artist's machine, which may be anything that a disk allows.
+fn check_origin(origin: Option<&str>, file_name: Option<&str>) -> Answer<()> {
     let is_path = |text: &str| text.len() <= MAX_ORIGIN && paths::unspelled(text).is_some();
     if origin.is_some_and(|origin| !is_path(origin)) {
         return Err(ProblemResponse::unprocessable("The origin is not the path of a folder."));
@@ -115,7 +115,7 @@ async fn from_bundle(
     Ok((Source { bundle: id, blend: blend.clone(), origin, file_name, shared }, bundle))
 }
 
-/// Keeps the bundle of a .blend that came by itself: what it does not use may be missing.
+/// Stores the bundle of a single .blend. Files that the render does not use may be missing.
 async fn store_alone(
     app: &App,
     contents: &Arc<Contents>,
@@ -125,22 +125,22 @@ async fn store_alone(
 ) -> Answer<BundleId> {
     let mut bundle = contents.bundle().clone();
     if file.external.iter().any(|external| !external.packed && external.kind.is_required()) {
-        let unused = contents.unused(spec, scene).await;
+        let unused = contents.find_unused(spec, scene).await;
         bundle.unused =
             unused.map_err(|error| ProblemResponse::internal("The .blend could not be read", error))?;
     }
-    bundles::store(app, &bundle).await
+    Ok(bundles::store(app, &bundle).await?.id)
 }
 
-/// The server makes the bundle of the one file, and does not keep it yet.
+/// Returns the bundle of an uploaded .blend, which is not stored yet.
 async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bundle)> {
-    let info = app.uploads.info(id).await.map_err(blob_fault)?;
+    let info = app.uploads.info(id).await?;
     let hash = info.finished.ok_or_else(|| {
         ProblemResponse::conflict(format!(
             "The upload {id} is not finished; send the rest, then POST /api/v1/uploads/{id}/finish."
         ))
     })?;
-    let size = app.blobs.promise(&hash).await.map_err(blob_fault)?;
+    let size = app.blobs.promise(&hash).await?;
     let size = size.ok_or_else(|| {
         ProblemResponse::not_found(format!("The bytes of the upload {id} are gone; send them again."))
     })?;
@@ -152,21 +152,21 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
     let file = BundleFile { path: blend.clone(), hash, size };
     let bundle = Bundle { files: vec![file], ..Bundle::default() };
     let file_name = (name != blend.as_str()).then(|| name.to_owned());
-    check_own_path(None, file_name.as_deref())?;
+    check_origin(None, file_name.as_deref())?;
     Ok((Source { bundle: bundle.id(), blend, origin: None, file_name, shared: Vec::new() }, bundle))
 }
 
-/// The bundle's file of an uploaded one: what it unpacks to, where it is packed.
+/// Stores the unpacked bytes of an uploaded .blend if it is packed. Returns the hash and the size of the bundle's file.
 async fn unpack(app: &App, hash: BlobHash, size: u64) -> Answer<(BlobHash, u64)> {
-    let reader = app.blobs.reader(&hash).await.map_err(blob_fault)?;
+    let reader = app.blobs.reader(&hash).await?;
     let read = |error| ProblemResponse::internal("The uploaded .blend could not be unpacked", error);
     let Some(bytes) = unpacked(reader).await.map_err(read)? else { return Ok((hash, size)) };
-    // It unpacks to as much, or to more.
-    let mut room = app.space.reserve(size).map_err(blob_fault)?;
-    app.blobs.put_stream(None, MAX_BLOB, roomy(bytes, &mut room)).await.map_err(blob_fault)
+    // At least this much.
+    let mut room = app.space.reserve(size)?;
+    Ok(app.blobs.put_stream(None, MAX_BLOB, roomy(bytes, &mut room)).await?)
 }
 
-/// The first frames of an order; `None` where they are all.
+/// Returns the first frames of an order; `None` if these are all.
 fn first_frames(frames: &FrameSet, order: Order, count: u32) -> Option<FrameSet> {
     if count >= frames.len() {
         return None;
@@ -176,9 +176,9 @@ fn first_frames(frames: &FrameSet, order: Order, count: u32) -> Option<FrameSet>
     FrameSet::from_frames(of_order.map(|(frame, _)| frame)).ok()
 }
 
-/// Returns the job, and the name of its scene.
+/// Returns the job and the name of its scene.
 fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpec, String)> {
-    let asked = ChoiceRequest {
+    let choice = ChoiceRequest {
         settings: &request.settings,
         frames: request.frames.as_ref(),
         step: None,
@@ -186,7 +186,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
         device: request.device.unwrap_or_default(),
         simulations: request.policy.simulations,
     };
-    let chosen = choose(file, &asked).map_err(|error| refused(&error, &source.blend))?;
+    let chosen = choose(file, &choice).map_err(|error| choice_problem(&error, &source.blend))?;
     let (scene, frames, blender, device) =
         (chosen.scene.name.clone(), chosen.frames, chosen.blender, chosen.device);
     let denoiser = chosen.denoiser;
@@ -228,7 +228,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
         bake,
         shared: source.shared,
         hold,
-        save: checked_save(request.save)?,
+        save: check_save(request.save)?,
         session: SessionSpec {
             bundle: source.bundle,
             blend: source.blend,
@@ -245,8 +245,8 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
     Ok((spec, scene))
 }
 
-/// What is wrong with what is asked for, in the words of the API.
-fn refused(error: &ChoiceError, blend: &RelPath) -> ProblemResponse {
+/// Returns the problem of a choice that the .blend does not allow, in the words of the API.
+fn choice_problem(error: &ChoiceError, blend: &RelPath) -> ProblemResponse {
     ProblemResponse::unprocessable(match error {
         ChoiceError::NoScene => "The file has no scene to render.".to_owned(),
         ChoiceError::NoSuchScene { name, there } => {
@@ -283,7 +283,7 @@ fn refused(error: &ChoiceError, blend: &RelPath) -> ProblemResponse {
     })
 }
 
-fn checked_save(save: Option<Save>) -> Answer<Option<Save>> {
+fn check_save(save: Option<Save>) -> Answer<Option<Save>> {
     match save {
         Some(save) if save.blend.as_os_str().len() > MAX_ORIGIN => Err(ProblemResponse::unprocessable(
             format!("The path of a .blend has at most {MAX_ORIGIN} bytes."),
@@ -292,7 +292,7 @@ fn checked_save(save: Option<Save>) -> Answer<Option<Save>> {
     }
 }
 
-/// What moves in a library no other file can bake.
+/// Checks that the simulations of libraries are baked: only the libraries themselves can bake them.
 async fn check_libraries(
     contents: &Arc<Contents>,
     session: &SessionSpec,
@@ -303,13 +303,14 @@ async fn check_libraries(
     if session.policy.simulations == Simulations::AsTheyAre || !has_any {
         return Ok(());
     }
-    let linked = contents.linked(&session.blend).await;
+    let linked = contents.find_linked(&session.blend).await;
     let linked =
         linked.map_err(|error| ProblemResponse::internal("The libraries could not be read", error))?;
-    check_linked(scene, &linked, session.policy.simulations).map_err(|error| refused(&error, &session.blend))
+    check_linked(scene, &linked, session.policy.simulations)
+        .map_err(|error| choice_problem(&error, &session.blend))
 }
 
-/// The first of them, and how many more.
+/// Returns the first names, and the number of the others.
 fn named(all: impl Iterator<Item: ToString>) -> Vec<String> {
     let mut all = all.map(|one| one.to_string());
     let mut names: Vec<String> = all.by_ref().take(LISTED).collect();
@@ -353,7 +354,7 @@ fn listed(what: &str, all: &[String]) -> String {
     format!("its {what} are {}{tail}", all[..all.len().min(LISTED)].join(", "))
 }
 
-/// A colour configuration and add-ons are parts of the bundle, and add-ons need trust.
+/// Checks that the bundle holds the colour configuration and the add-ons, and that add-ons are trusted.
 fn check_extras(request: &SubmitJob, bundle: &Bundle) -> Answer<()> {
     if !request.addons.is_empty() && request.policy.scripts != ScriptPolicy::Trust {
         return Err(ProblemResponse::unprocessable(

@@ -1,6 +1,4 @@
-//! Resumable uploads of one whole .blend, for clients as plain as curl.
-
-use std::sync::Arc;
+//! Resumable uploads of one whole .blend, for simple clients such as curl.
 
 use axum::{
     body::Body,
@@ -18,32 +16,32 @@ use super::{
     document::{Conflict, NoSpace, Unprocessable},
 };
 use crate::{
-    app::App,
+    app::AppState,
     inspect,
-    problem::{Answer, Json, Path, ProblemResponse, blob_fault},
+    problem::{Answer, Json, JsonAnswer, Path, ProblemResponse},
 };
 
 /// Begins an upload.
 #[utoipa::path(post, path = "/api/v1/uploads", tag = "uploads", request_body = UploadCreate,
     responses((status = 201, body = UploadView), NoSpace))]
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Json(create): Json<UploadCreate>,
 ) -> Answer<(StatusCode, axum::Json<UploadView>)> {
     if create.size.is_some_and(|size| size > MAX_BLOB) {
         return Err(ProblemResponse::bad(format!("An upload has at most {MAX_BLOB} bytes.")));
     }
-    // Only a look: the room is promised to the requests that bring the bytes.
-    drop(app.space.reserve(create.size.unwrap_or(0)).map_err(blob_fault)?);
-    let id = app.uploads.create(&create.name, create.size).await.map_err(blob_fault)?;
+    // Only a check: the requests that bring the bytes reserve the room.
+    drop(app.space.reserve(create.size.unwrap_or(0))?);
+    let id = app.uploads.create(&create.name, create.size).await?;
     Ok((StatusCode::CREATED, axum::Json(UploadView { id, offset: 0 })))
 }
 
-/// Where it stands. The header `Upload-Offset` says the same.
+/// The number of bytes that an upload has, which is also in the header `Upload-Offset`.
 #[utoipa::path(get, path = "/api/v1/uploads/{id}", tag = "uploads", params(("id" = UploadId, Path)),
     responses((status = 200, body = UploadView, headers(("Upload-Offset" = u64, description = "Bytes that are there")))))]
-pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<UploadId>) -> Answer<Response> {
-    let offset = app.uploads.offset(id).await.map_err(blob_fault)?;
+pub(super) async fn get(State(app): AppState, Path(id): Path<UploadId>) -> Answer<Response> {
+    let offset = app.uploads.offset(id).await?;
     Ok(at(id, offset))
 }
 
@@ -51,13 +49,13 @@ fn at(id: UploadId, offset: u64) -> Response {
     ([(UPLOAD_OFFSET, offset.to_string())], axum::Json(UploadView { id, offset })).into_response()
 }
 
-/// Adds bytes at `Upload-Offset`, which must be where the upload stands.
+/// Adds bytes at `Upload-Offset`, which must be the number of bytes that the upload has.
 #[utoipa::path(patch, path = "/api/v1/uploads/{id}", tag = "uploads",
-    params(("id" = UploadId, Path), ("Upload-Offset" = u64, Header, description = "Where these bytes begin")),
+    params(("id" = UploadId, Path), ("Upload-Offset" = u64, Header, description = "The position of the first of these bytes")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, body = UploadView, headers(("Upload-Offset" = u64, description = "Bytes that are there"))), Conflict, NoSpace))]
 pub(super) async fn append(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(id): Path<UploadId>,
     headers: HeaderMap,
     body: Body,
@@ -70,37 +68,34 @@ pub(super) async fn append(
     })?;
     let mut room = room(&app, &headers)?;
     let body = roomy(patient(body), &mut room);
-    let offset = app.uploads.append(id, offset, body).await.map_err(blob_fault)?;
+    let offset = app.uploads.append(id, offset, body).await?;
     Ok(at(id, offset))
 }
 
-/// Ends it: the bytes must be a whole .blend. Whatever is none is thrown away.
+/// Finishes an upload: its bytes must be a whole .blend, or they are removed.
 #[utoipa::path(post, path = "/api/v1/uploads/{id}/finish", tag = "uploads", params(("id" = UploadId, Path)),
     responses((status = 200, body = UploadFinished), Conflict, Unprocessable, NoSpace))]
-pub(super) async fn finish(
-    State(app): State<Arc<App>>,
-    Path(id): Path<UploadId>,
-) -> Answer<axum::Json<UploadFinished>> {
-    let info = app.uploads.info(id).await.map_err(blob_fault)?;
+pub(super) async fn finish(State(app): AppState, Path(id): Path<UploadId>) -> JsonAnswer<UploadFinished> {
+    let info = app.uploads.info(id).await?;
     let _hold = app.holds.begin();
-    // Finishing twice is answered twice: the first answer may have been lost.
-    let (hash, size) = match app.uploads.finish(id, inspect::check).await.map_err(blob_fault)? {
+    // Finishing again gives the same answer: the first one may have been lost.
+    let (hash, size) = match app.uploads.finish(id, inspect::check).await? {
         UploadOutcome::Stored(hash, size) => (hash, size),
         UploadOutcome::Refused(why) => {
             let why = format!("“{}” is not a whole .blend: {why}", info.name);
             return Err(ProblemResponse::new(ProblemCode::NotABlend, why));
         }
     };
-    if app.blobs.promise(&hash).await.map_err(blob_fault)?.is_none() {
-        return Err(blob_fault(BlobError::NotFound(hash)));
+    if app.blobs.promise(&hash).await?.is_none() {
+        return Err(BlobError::NotFound(hash).into());
     }
     Ok(axum::Json(UploadFinished { hash, size }))
 }
 
-/// Gives it up, and throws its bytes away.
+/// Aborts an upload and removes its bytes.
 #[utoipa::path(delete, path = "/api/v1/uploads/{id}", tag = "uploads", params(("id" = UploadId, Path)),
     responses((status = 204, description = "It is gone"), Conflict))]
-pub(super) async fn delete(State(app): State<Arc<App>>, Path(id): Path<UploadId>) -> Answer<StatusCode> {
-    app.uploads.abort(id).await.map_err(blob_fault)?;
+pub(super) async fn delete(State(app): AppState, Path(id): Path<UploadId>) -> Answer<StatusCode> {
+    app.uploads.abort(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

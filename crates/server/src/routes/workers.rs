@@ -1,4 +1,4 @@
-//! Workers, and what a person may want of them.
+//! Workers: views and commands.
 
 use std::sync::Arc;
 
@@ -13,28 +13,28 @@ use kiln_types::DesiredState;
 
 use super::document::{Conflict, UpgradeRequired};
 use crate::{
-    app::App,
+    app::{App, AppState},
     connections::Connection,
     links,
-    problem::{Answer, Json, Path, ProblemResponse},
+    problem::{Answer, Json, JsonAnswer, Path, ProblemResponse},
     scheduler::{FarmSetting, FarmState, Input, Refusal},
 };
 
-/// Workers that are looked at before others have their turn: the list of a large farm holds up nobody.
-pub(super) const LOOKED_AT: usize = 500;
+/// Workers that one read of the scheduler's state includes, so that the list of a large farm delays no other request.
+pub(super) const AT_ONCE: usize = 500;
 
-/// Every worker that the farm knows, connected or not.
+/// All workers of the farm, connected or not.
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers",
     responses((status = 200, body = WorkerList)))]
-pub(super) async fn list(State(app): State<Arc<App>>) -> Answer<axum::Json<WorkerList>> {
-    let all = app.scheduler.look(|farm| farm.workers_by_name()).await?;
+pub(super) async fn list(State(app): AppState) -> JsonAnswer<WorkerList> {
+    let all = app.scheduler.read(|farm| farm.workers_by_name()).await?;
     let mut workers = Vec::with_capacity(all.len());
-    for some in all.chunks(LOOKED_AT) {
+    for some in all.chunks(AT_ONCE) {
         let some = some.to_vec();
         let views = move |farm: &FarmState| {
             some.into_iter().filter_map(|id| farm.worker_view(id)).collect::<Vec<_>>()
         };
-        workers.extend(app.scheduler.look(views).await?);
+        workers.extend(app.scheduler.read(views).await?);
     }
     Ok(axum::Json(WorkerList { workers }))
 }
@@ -42,105 +42,84 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Answer<axum::Json<Worke
 /// One worker.
 #[utoipa::path(get, path = "/api/v1/workers/{name}", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView)))]
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Answer<axum::Json<WorkerView>> {
+pub(super) async fn get(State(app): AppState, Path(name): Path<String>) -> JsonAnswer<WorkerView> {
     view(&app, name).await
 }
 
-async fn view(app: &App, name: String) -> Answer<axum::Json<WorkerView>> {
+async fn view(app: &App, name: String) -> JsonAnswer<WorkerView> {
     let wanted = name.clone();
-    let view = app.scheduler.look(move |farm| farm.worker_view(farm.workers.named(&wanted)?)).await?;
+    let view = app.scheduler.read(move |farm| farm.worker_view(farm.workers.by_name(&wanted)?)).await?;
     Ok(axum::Json(view.ok_or(Refusal::NoSuchWorker(name))?))
 }
 
-async fn set_desired(app: &App, name: String, desired: DesiredState) -> Answer<axum::Json<WorkerView>> {
+async fn set_desired(app: &App, name: String, desired: DesiredState) -> JsonAnswer<WorkerView> {
     let worker = name.clone();
     app.scheduler.ask(|reply| Input::DesiredState { name: worker, desired, reply }).await?;
     view(app, name).await
 }
 
-/// It gets no new work until it is resumed.
+/// Pauses a worker: it gets no new work until it is resumed.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/pause", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView)))]
-pub(super) async fn pause(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Answer<axum::Json<WorkerView>> {
+pub(super) async fn pause(State(app): AppState, Path(name): Path<String>) -> JsonAnswer<WorkerView> {
     set_desired(&app, name, DesiredState::Paused).await
 }
 
-/// It works again.
+/// Resumes a worker.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/resume", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView)))]
-pub(super) async fn resume(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Answer<axum::Json<WorkerView>> {
+pub(super) async fn resume(State(app): AppState, Path(name): Path<String>) -> JsonAnswer<WorkerView> {
     set_desired(&app, name, DesiredState::Active).await
 }
 
-/// It finishes what it renders, hands the rest back, and leaves.
+/// Drains a worker: it finishes its running tasks, returns the others, and disconnects.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/drain", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView), Conflict))]
-pub(super) async fn drain(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Answer<axum::Json<WorkerView>> {
+pub(super) async fn drain(State(app): AppState, Path(name): Path<String>) -> JsonAnswer<WorkerView> {
     set_desired(&app, name, DesiredState::Draining).await
 }
 
-/// It hands everything back at once, and leaves.
+/// Stops a worker: it returns all its tasks at once and disconnects.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/stop", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView), Conflict))]
-pub(super) async fn stop(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Answer<axum::Json<WorkerView>> {
+pub(super) async fn stop(State(app): AppState, Path(name): Path<String>) -> JsonAnswer<WorkerView> {
     set_desired(&app, name, DesiredState::Stopped).await
 }
 
-/// Ends the quarantine of a worker that failed or went down where others deliver: it gets work again.
+/// Ends the quarantine of a worker: it gets work again.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/unquarantine", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView), Conflict))]
-pub(super) async fn unquarantine(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Answer<axum::Json<WorkerView>> {
+pub(super) async fn unquarantine(State(app): AppState, Path(name): Path<String>) -> JsonAnswer<WorkerView> {
     let worker = name.clone();
     app.scheduler.ask(|reply| Input::Unquarantine { name: worker, reply }).await?;
     view(&app, name).await
 }
 
-/// Starts the machine of a worker that is offline, by wake-on-LAN; when it is up, the worker connects.
+/// Wakes the machine of an offline worker by wake-on-LAN; once it has started, the worker connects.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/wake", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView), Conflict))]
-pub(super) async fn wake(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Answer<axum::Json<WorkerView>> {
+pub(super) async fn wake(State(app): AppState, Path(name): Path<String>) -> JsonAnswer<WorkerView> {
     app.waker.wake(name.clone()).await?;
     view(&app, name).await
 }
 
-/// Puts it into pools, or takes it out of them: jobs may ask for a pool.
+/// Puts a worker into pools, or takes it out of them: a job may require a pool.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/pools", tag = "workers", params(("name" = String, Path)),
     request_body = ChangePools, responses((status = 200, body = WorkerView), Conflict))]
 pub(super) async fn pools(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Path(name): Path<String>,
     Json(change): Json<ChangePools>,
-) -> Answer<axum::Json<WorkerView>> {
+) -> JsonAnswer<WorkerView> {
     let setting = FarmSetting::Pools { worker: name.clone(), change };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     view(&app, name).await
 }
 
-/// Forgets a worker that is offline.
+/// Removes an offline worker from the farm.
 #[utoipa::path(delete, path = "/api/v1/workers/{name}", tag = "workers", params(("name" = String, Path)),
-    responses((status = 204, description = "It is forgotten"), Conflict))]
-pub(super) async fn remove(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer<StatusCode> {
+    responses((status = 204, description = "The worker is removed"), Conflict))]
+pub(super) async fn remove(State(app): AppState, Path(name): Path<String>) -> Answer<StatusCode> {
     app.scheduler.ask(|reply| Input::RemoveWorker { name, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -149,7 +128,7 @@ pub(super) async fn remove(State(app): State<Arc<App>>, Path(name): Path<String>
 #[utoipa::path(get, path = "/api/v1/worker", tag = "workers",
     responses((status = 101, description = "A WebSocket: JSON text messages, a hello first"), UpgradeRequired))]
 pub(super) async fn link(
-    State(app): State<Arc<App>>,
+    State(app): AppState,
     Extension(connection): Extension<Arc<Connection>>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
@@ -164,7 +143,7 @@ pub(super) async fn link(
         .on_upgrade(move |socket| {
             links.track_future(async move {
                 links::serve(app, socket).await;
-                // HTTP is over with the upgrade; the connection is not.
+                // The connection counts until the WebSocket ends.
                 drop(connection);
             })
         }))

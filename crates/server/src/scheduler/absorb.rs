@@ -1,4 +1,4 @@
-//! The core's records as writes and events.
+//! The records of the core, as writes and events.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{clock::unix_ms, events::new_event};
 
-/// Events for single tasks that one decision makes at most. Whoever follows a job of more counts again by its
-/// page, as the event of the job's state says.
+/// Events for single tasks that one decision makes at most. A client that follows a job with more tasks reads its counts
+/// again when the state of the job changes.
 const MAX_TASK_EVENTS: usize = 1000;
 
 impl Scheduler {
-    /// Turns what the core has recorded into what the store writes. Called after each input, so that writes
-    /// keep the order of the decisions.
+    /// Turns the records of the core into writes of the store. Called after each input, so that writes keep the order of the
+    /// decisions.
     pub(super) fn absorb(&mut self) {
         if self.batch.outbox.records.is_empty() {
             return;
@@ -44,7 +44,8 @@ impl Scheduler {
                     live.ended = state.is_end().then_some(now);
                     live.ended_ms = state.is_end().then_some(at_ms);
                 }
-                tracing::info!(%job, %state, reason = reason.as_ref().map(ToString::to_string), "job");
+                let text = reason.as_ref().map(ToString::to_string);
+                tracing::info!(%job, %state, reason = text, "job state changed");
                 self.write(Write::SetJobState { job, state, at_ms, reason: reason.clone() });
                 self.event(at_ms, Some(job), None, &Change::JobState { state, reason });
             }
@@ -53,10 +54,10 @@ impl Scheduler {
                 self.write(Write::SetStepEnd { job, step, ended_ms: ended.then_some(at_ms) });
             }
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
-                self.opened(attempt, task, generation, (worker, Some(slot)), at_ms);
+                self.open_attempt(attempt, task, generation, (worker, Some(slot)), at_ms);
             }
             Record::StreamOpened { attempt, task, generation, worker } => {
-                self.opened(attempt, task, generation, (worker, None), at_ms);
+                self.open_attempt(attempt, task, generation, (worker, None), at_ms);
             }
             Record::StreamPlaced { attempt, slot, .. } => {
                 if let Some(live) = self.farm.attempts.get_mut(attempt) {
@@ -75,7 +76,7 @@ impl Scheduler {
             }
             Record::AttemptClosed { attempt, task, state, failure } => {
                 let worker = self.farm.attempts.remove(attempt).map(|live| live.worker);
-                // The commit of its task writes the attempt too.
+                // The commit of the task writes the attempt, too.
                 if state == AttemptState::Committed {
                     return;
                 }
@@ -90,9 +91,11 @@ impl Scheduler {
             Record::MemoryExceeded { attempt, bytes, .. } => {
                 self.write(Write::OutgrewMemory { attempt, bytes });
             }
-            Record::AttemptResumed { attempt, task, state } => self.resumed(attempt, task, state, at_ms),
+            Record::AttemptResumed { attempt, task, state } => {
+                self.resume_attempt(attempt, task, state, at_ms);
+            }
             Record::TaskCommitted { task, generation, attempt } => {
-                self.committed(task, generation, attempt, at_ms);
+                self.commit_task(task, generation, attempt, at_ms);
             }
             Record::TaskFailed { task, generation, reason } => {
                 let name = self.farm.name_of_task(task);
@@ -119,9 +122,9 @@ impl Scheduler {
                 let spans = tasks.spans().map(|span| (span.first, span.last)).collect();
                 self.write(Write::SetCancelledTasks { job, step, spans });
             }
-            Record::HoldLifted { job } => self.hold_lifted(job),
-            Record::JobPinned { job, device } => self.pinned(job, device.as_ref(), at_ms),
-            Record::StepExtended { job, step, count } => self.extended(job, step, count, at_ms),
+            Record::HoldLifted { job } => self.lift_hold(job),
+            Record::JobPinned { job, device } => self.pin_job(job, device.as_ref(), at_ms),
+            Record::StepExtended { job, step, count } => self.extend_step(job, step, count, at_ms),
             Record::WorkerQuarantine { worker, quarantine } => {
                 let name = self.farm.name_of(worker);
                 match &quarantine {
@@ -130,7 +133,7 @@ impl Scheduler {
                 }
                 self.write(Write::SetQuarantine { worker, quarantine });
             }
-            Record::StepAdded { job, step } => self.step_added(job, step, at_ms),
+            Record::StepAdded { job, step } => self.add_step(job, step, at_ms),
             Record::WorkerState { worker, state } => {
                 let quarantine = self.farm.core.worker(worker).and_then(|view| view.quarantine);
                 let why = quarantine.filter(|_| state == WorkerState::Quarantined).map(|known| known.reason);
@@ -139,8 +142,8 @@ impl Scheduler {
         }
     }
 
-    /// An attempt is dispatched to a worker, and to a slot of it unless it streams.
-    fn opened(
+    /// Opens an attempt on a slot of a worker, or without a slot if it streams.
+    fn open_attempt(
         &mut self,
         attempt: AttemptId,
         task: TaskId,
@@ -152,7 +155,7 @@ impl Scheduler {
         self.write(Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms });
     }
 
-    fn step_added(&mut self, job: JobId, step: StepIndex, at_ms: i64) {
+    fn add_step(&mut self, job: JobId, step: StepIndex, at_ms: i64) {
         let Some(live) = self.farm.jobs.get(&job) else { return };
         let Some(spec) = live.steps.get(step) else { return };
         let (step_kind, count) = (spec.kind, spec.tasks(&live.spec.frames));
@@ -162,8 +165,7 @@ impl Scheduler {
         self.event(at_ms, Some(job), None, &Change::StepAdded { step, step_kind });
     }
 
-    fn resumed(&mut self, attempt: AttemptId, task: TaskId, state: AttemptState, at_ms: i64) {
-        // Its worker, slot and generation are the core's to know.
+    fn resume_attempt(&mut self, attempt: AttemptId, task: TaskId, state: AttemptState, at_ms: i64) {
         let Some((_, _, worker)) = self.farm.core.attempt_task(attempt) else { return };
         let started =
             (state == AttemptState::Running).then(|| Started { moment: self.farm.clock.now(), at_ms });
@@ -179,18 +181,18 @@ impl Scheduler {
         }
     }
 
-    fn committed(&mut self, task: TaskId, generation: Generation, attempt: AttemptId, at_ms: i64) {
+    fn commit_task(&mut self, task: TaskId, generation: Generation, attempt: AttemptId, at_ms: i64) {
         let name = self.farm.name_of_task(task);
-        // The core commits only inside the report of the attempt, whose files are at hand then.
+        // The core commits only while the report of the attempt is applied.
         let Some(report) = self.batch.reports.remove(&attempt) else {
-            tracing::error!(%attempt, %task, "a task was committed without a report");
+            tracing::error!(%attempt, %task, "task committed without a report");
             return;
         };
         let TaskId { job, step, index } = task;
         let seconds = report.seconds;
         let peak_memory = Some(report.peak_memory);
         self.farm.core.learn_memory(task, report.worker, report.peak_memory);
-        // An attempt that the core knew as its worker's was validated, and has a product.
+        // Every attempt that the core commits was validated, and has a product.
         let Some(product) = report.product else { return };
         let (mut files, mut suspicious) = (0, Vec::new());
         if let Some(live) = self.farm.jobs.get_mut(&job) {
@@ -204,7 +206,7 @@ impl Scheduler {
                 }
                 TaskProduct::Files(product) => {
                     files = product.files.len();
-                    live.restore_files(task);
+                    live.note_files_stored(task);
                 }
             }
             if step == live.steps.frames_step() {
@@ -218,20 +220,20 @@ impl Scheduler {
         self.event(at_ms, Some(job), Some(report.worker), &change);
     }
 
-    /// All of the job renders on this device from now on; or on any GPU again.
-    fn pinned(&mut self, job: JobId, label: Option<&Label>, at_ms: i64) {
+    /// Sets the device on which the whole job renders; without a label, any GPU again.
+    fn pin_job(&mut self, job: JobId, label: Option<&Label>, at_ms: i64) {
         let Some(live) = self.farm.jobs.get_mut(&job) else { return };
         let spec = Arc::make_mut(&mut live.spec);
         let backend = label.and_then(|label| backend_of(spec.session.blender, label));
         let device = backend.unwrap_or(DeviceClass::Gpu);
         spec.session.device = device;
         let spec = Box::new(spec.clone());
-        tracing::info!(%job, %device, "the device of a job is chosen");
+        tracing::info!(%job, %device, "job device chosen");
         self.write(Write::SetJobSpec { job, spec });
         self.event(at_ms, Some(job), None, &Change::JobDevice { device });
     }
 
-    fn hold_lifted(&mut self, job: JobId) {
+    fn lift_hold(&mut self, job: JobId) {
         let Some(live) = self.farm.jobs.get_mut(&job) else { return };
         let spec = Arc::make_mut(&mut live.spec);
         spec.hold = None;
@@ -240,7 +242,7 @@ impl Scheduler {
         self.write(Write::SetJobSpec { job, spec });
     }
 
-    fn extended(&mut self, job: JobId, step: StepIndex, count: u32, at_ms: i64) {
+    fn extend_step(&mut self, job: JobId, step: StepIndex, count: u32, at_ms: i64) {
         let Some(spec) = self.farm.jobs.get(&job).map(|live| live.spec.clone()) else { return };
         self.write(Write::ExtendStep { job, step, spec: Box::new(JobSpec::clone(&spec)), count });
         self.event(at_ms, Some(job), None, &Change::JobExtended { total: count });
@@ -261,7 +263,7 @@ impl Scheduler {
         self.batch.writes.push(Write::Event(new_event(at_ms, job, worker, change)));
     }
 
-    /// Frames as positions in the step that renders.
+    /// Returns the positions of frames in the step that renders; an `Err` is a frame that the job does not have.
     pub(super) fn positions(
         spec: &Arc<JobSpec>,
         frames: &kiln_types::FrameSet,

@@ -7,29 +7,30 @@ use tokio::sync::mpsc;
 
 use super::{
     batch::Batch,
-    broken::{Broken, Taken},
+    broken::{AppliedInput, BrokenCounts},
     farm::FarmState,
     input::Input,
     reading::Loading,
 };
 use crate::{arrivals::Arrivals, events::Hub, logs::Logs};
 
-/// The loop around the core.
 pub(crate) struct Scheduler {
     pub(super) farm: FarmState,
     pub(super) batch: Batch,
-    /// Read by a connection of its own.
+    /// With a connection of its own.
     pub(super) store: Store,
     pub(super) loading: Loading,
     pub(super) hub: Arc<Hub>,
     pub(super) logs: Logs,
     pub(super) arrivals: Arc<Arrivals>,
-    pub(super) told: mpsc::Receiver<Input>,
-    pub(super) asked: mpsc::Receiver<Input>,
+    /// Inputs of workers.
+    pub(super) messages: mpsc::Receiver<Input>,
+    /// Inputs of clients.
+    pub(super) requests: mpsc::Receiver<Input>,
     pub(super) config: kiln_core::Config,
     /// Inputs of this turn that are not applied yet.
     pub(super) pending: VecDeque<Input>,
-    /// Those that are, for the log of a turn that is dropped.
-    pub(super) taken: Vec<Taken>,
-    pub(super) broken: Broken,
+    /// Inputs of this turn that are applied, for the log if the turn is dropped.
+    pub(super) applied: Vec<AppliedInput>,
+    pub(super) broken: BrokenCounts,
 }

@@ -1,4 +1,4 @@
-//! What each input does.
+//! The effect of each input.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -17,10 +17,10 @@ use super::{
     actor::Scheduler,
     batch::PendingReport,
     farm::LiveJob,
-    input::{CheckedReport, Input, JobAction, MadeFiles, misbehaved},
+    input::{CheckedReport, Input, JobCommand, MadeFiles, misbehaved},
     plan::{plan_of, scheduling_of, step_plan},
     refusal::Refusal,
-    worker::{KnownWorker, LinkHandle, WorkerInfo, shown},
+    worker::{KnownWorker, LinkHandle, WorkerInfo, shorten},
 };
 use crate::clock::unix_ms;
 
@@ -32,32 +32,32 @@ const MAX_NOTICE: usize = 1000;
 impl Scheduler {
     pub(super) fn apply(&mut self, input: Input) {
         match input {
-            Input::Job { job, verb, reply } => {
-                let answer = self.verb(job, verb);
+            Input::Job { job, command, reply } => {
+                let answer = self.command(job, command);
                 self.absorb();
                 self.batch.answer(reply, answer);
             }
-            Input::Join { hello, link, received } => {
-                drop(received);
+            Input::Join { hello, link, waiting } => {
+                drop(waiting);
                 self.join(*hello, link);
             }
-            Input::Up { worker, link, up, received } => {
-                drop(received);
+            Input::Up { worker, link, up, waiting } => {
+                drop(waiting);
                 if self.is_current(worker, link) {
-                    self.up(worker, up);
+                    self.apply_message(worker, up);
                 }
             }
-            Input::Finished { worker, link, attempt, finished, hold, received } => {
-                drop(received);
+            Input::Finished { worker, link, attempt, report, hold, waiting } => {
+                drop(waiting);
                 self.batch.holds.push(hold);
                 if self.is_current(worker, link) {
-                    self.finished(worker, attempt, finished);
+                    self.finish_attempt(worker, attempt, report);
                 }
             }
-            Input::Gone { worker, link } => {
+            Input::Disconnected { worker, link } => {
                 self.arrivals.disconnect(worker);
                 if self.is_current(worker, link) {
-                    self.gone(worker);
+                    self.disconnect(worker);
                 }
             }
             Input::DesiredState { name, desired, reply } => {
@@ -77,19 +77,19 @@ impl Scheduler {
                 self.batch.answer(reply, Ok(()));
             }
             Input::Set { setting, reply } => {
-                let answer = self.set(setting);
+                let answer = self.apply_setting(setting);
                 self.batch.answer(reply, answer);
             }
-            // Not decided here, see `take`.
+            // Applied by `take`.
             Input::Submit { .. } | Input::Expire { .. } => {}
-            Input::Look(look) => self.batch.replies.push(look),
+            Input::Read(read) => self.batch.replies.push(read),
             #[cfg(test)]
             Input::Panic(panic) => panic(),
         }
         self.absorb();
     }
 
-    /// Of the jobs that it waits for, `completed` are those that the core has forgotten.
+    /// Creates a job; `completed` are those of its dependencies that the core has forgotten.
     pub(super) fn submit(
         &mut self,
         spec: JobSpec,
@@ -114,7 +114,7 @@ impl Scheduler {
         self.farm.jobs.insert(job, LiveJob::new(spec.clone(), steps));
         self.write(Write::InsertJob { job, spec: Box::new(JobSpec::clone(&spec)), steps: new_steps, at_ms });
         self.event(at_ms, Some(job), None, &Change::JobCreated { name: spec.name.clone() });
-        self.notices(job, notices, None);
+        self.add_notices(job, notices, None);
         let now = self.farm.clock.now();
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
         core.submit(now, plan, out)?;
@@ -126,50 +126,49 @@ impl Scheduler {
         Ok(job)
     }
 
-    fn verb(&mut self, job: JobId, verb: JobAction) -> Result<u32, Refusal> {
+    fn command(&mut self, job: JobId, command: JobCommand) -> Result<u32, Refusal> {
         let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
         let reopens = matches!(
-            verb,
-            JobAction::Retry
-                | JobAction::Rerender(_)
-                | JobAction::Rebake
-                | JobAction::Extend(_)
-                | JobAction::AddStep(_)
+            command,
+            JobCommand::Retry
+                | JobCommand::Rerender(_)
+                | JobCommand::Rebake
+                | JobCommand::Extend(_)
+                | JobCommand::AddStep(_)
         );
         if reopens {
-            can_render(job, live)?;
+            check_inputs(job, live)?;
         }
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
-        match verb {
-            JobAction::Pause => core.pause_job(job, out)?,
-            JobAction::Resume => core.resume_job(job, out)?,
-            JobAction::Cancel => core.cancel_job(job, out)?,
-            JobAction::Retry => {
+        match command {
+            JobCommand::Pause => core.pause_job(job, out)?,
+            JobCommand::Resume => core.resume_job(job, out)?,
+            JobCommand::Cancel => core.cancel_job(job, out)?,
+            JobCommand::Retry => {
                 core.retry_failed(job, out)?;
             }
-            JobAction::Rerender(frames) => {
-                must_be_baked(core, job, &live.steps)?;
+            JobCommand::Rerender(frames) => {
+                check_baked(core, job, &live.steps)?;
                 let frames = frames.as_ref().unwrap_or(&live.spec.frames);
                 let indexes = Self::positions(&live.spec, frames).map_err(|frame| Refusal::NoSuchFrame {
                     job,
                     frame,
                     frames: live.spec.frames.clone(),
                 })?;
-                let which = (live.steps.frames_step(), &indexes[..]);
-                core.rerender(job, Some(which), out)?;
+                core.rerender(job, Some((live.steps.frames_step(), &indexes)), out)?;
             }
-            JobAction::Rebake => {
+            JobCommand::Rebake => {
                 let bake = live.steps.of_kind(StepKind::Bake).ok_or(Refusal::NothingToBake(job))?;
                 core.rerender(job, Some((bake, &[TaskIndex(0)])), out)?;
             }
-            JobAction::Extend(frames) => {
-                must_be_baked(core, job, &live.steps)?;
+            JobCommand::Extend(frames) => {
+                check_baked(core, job, &live.steps)?;
                 let longer = live.spec.frames.extended(&frames)?;
                 let added = longer.len() - live.spec.frames.len();
                 core.extend(job, live.steps.frames_step(), added, out)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
-            JobAction::AddStep(step) => {
+            JobCommand::AddStep(step) => {
                 if !can_be_added(step.kind) {
                     return Err(Refusal::FixedStep(step.kind));
                 }
@@ -178,21 +177,21 @@ impl Scheduler {
                 core.add_step(job, plan, out)?;
                 live.steps = steps;
             }
-            // Not decided here, see `take`.
-            JobAction::Change(_) => {}
-            JobAction::Archive(away) => self.archive(job, away)?,
-            JobAction::Delete { force } => self.delete(job, force)?,
+            // Applied by `apply_command`.
+            JobCommand::Change(_) => {}
+            JobCommand::Archive(archived) => self.archive(job, archived)?,
+            JobCommand::Delete { force } => self.delete(job, force)?,
         }
         if reopens { self.remake_files(job) } else { Ok(0) }
     }
 
-    /// Lets the tasks run again whose files are gone and are needed now. Returns how many.
+    /// Resets the tasks whose files were removed and are needed now. Returns their number.
     fn remake_files(&mut self, job: JobId) -> Result<u32, Refusal> {
-        // Tasks that the request itself resets are no longer without files.
+        // Tasks that the command itself resets are not counted.
         self.absorb();
         let Some(live) = self.farm.jobs.get(&job) else { return Ok(0) };
         let mut again = 0;
-        // The last step first: what is made again may need what earlier steps made.
+        // The last step first: its tasks may need files of earlier steps.
         for (step, without_files) in live.without_files.iter().rev() {
             let needed = self.farm.core.tasks_in_use(job, *step).intersection(without_files);
             let tasks: Vec<TaskIndex> = needed.iter().collect();
@@ -202,23 +201,23 @@ impl Scheduler {
         }
         if again > 0 {
             let text = format!("{again} tasks run again: their files are needed, and were removed.");
-            self.notices(job, vec![text], None);
+            self.add_notices(job, vec![text], None);
         }
         Ok(again)
     }
 
-    fn archive(&mut self, job: JobId, away: bool) -> Result<(), Refusal> {
+    fn archive(&mut self, job: JobId, archived: bool) -> Result<(), Refusal> {
         let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
-        if away && live.ended_ms.is_none() {
+        if archived && live.ended_ms.is_none() {
             return Err(Refusal::ArchivedTooEarly(job));
         }
-        if live.archived == away {
+        if live.archived == archived {
             return Ok(());
         }
-        live.archived = away;
+        live.archived = archived;
         let at_ms = unix_ms();
-        self.write(Write::SetJobArchived { job, at_ms: away.then_some(at_ms) });
-        self.event(at_ms, Some(job), None, &Change::JobArchived { archived: away });
+        self.write(Write::SetJobArchived { job, at_ms: archived.then_some(at_ms) });
+        self.event(at_ms, Some(job), None, &Change::JobArchived { archived });
         Ok(())
     }
 
@@ -232,7 +231,7 @@ impl Scheduler {
         }
         self.absorb();
         if self.farm.core.job(job).is_some_and(|view| view.state == JobState::Completed) {
-            self.wait_no_more_for(job);
+            self.drop_dependency(job);
         }
         self.farm.core.forget(job)?;
         self.farm.jobs.remove(&job);
@@ -254,21 +253,21 @@ impl Scheduler {
         let worker = hello.id;
         let name = self.farm.workers.free_name(worker, &hello.name);
         let held = std::mem::take(&mut hello.held);
-        let said = WorkerInfo::of(hello);
-        let slots = said.slots;
+        let info = WorkerInfo::of(hello);
+        let slots = info.slots;
         let known = self.farm.workers.get(&worker);
         let desired = known.map_or(DesiredState::Active, |known| known.desired);
         let pools = known.map(|known| known.pools.clone()).unwrap_or_default();
-        let info = serde_json::to_value(&said).unwrap_or_default();
+        let stored_info = serde_json::to_value(&info).unwrap_or_default();
         let new =
-            KnownWorker { name: name.clone(), said, desired, pools, last_seen_ms: at_ms, link: Some(link) };
+            KnownWorker { name: name.clone(), info, desired, pools, last_seen_ms: at_ms, link: Some(link) };
         let offer = new.offer();
         let old = self.farm.workers.insert(worker, new);
         if let Some(old) = old.and_then(|old| old.link) {
             old.end.cancel();
         }
         tracing::info!(%worker, %name, slots, held = held.len(), "worker connected");
-        self.write(Write::UpsertWorker { worker, name: name.clone(), info, at_ms });
+        self.write(Write::UpsertWorker { worker, name: name.clone(), info: stored_info, at_ms });
         let welcome = Welcome {
             name,
             build: kiln_api::BUILD.to_owned(),
@@ -277,26 +276,26 @@ impl Scheduler {
             heartbeat_ms: self.farm.heartbeat_ms,
             desired,
         };
-        // Before everything that the core pushes to it.
+        // The welcome goes before everything that the core pushes.
         self.batch.outbox.send(worker, Down::Welcome(welcome));
         self.batch.held_slots.extend(held.iter().filter_map(|held| Some((held.attempt, held.phase.slot()?))));
-        // First, or it would be told what it wished itself when it left.
+        // Before the join, or the worker would be sent the state that it announced itself when it left.
         self.farm.core.set_desired_state(worker, desired, &mut self.batch.outbox);
         self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
     }
 
-    fn up(&mut self, worker: WorkerId, up: Up) {
+    fn apply_message(&mut self, worker: WorkerId, up: Up) {
         let now = self.farm.clock.now();
         let out = &mut self.batch.outbox;
         match up {
-            // Taken by the link: the first message, and what an attempt made.
+            // The link makes inputs of their own of these.
             Up::Hello(_) | Up::Finished { .. } => {}
             Up::Offer { blenders, unavailable } => {
                 let Some(known) = self.farm.workers.get_mut(worker) else { return };
-                known.said.blenders = blenders;
-                known.said.unavailable = unavailable.map(shown);
+                known.info.blenders = blenders;
+                known.info.unavailable = unavailable.map(shorten);
                 let (name, offer) = (known.name.clone(), known.offer());
-                let info = serde_json::to_value(&known.said).unwrap_or_default();
+                let info = serde_json::to_value(&known.info).unwrap_or_default();
                 self.farm.core.worker_offer_changed(worker, offer, out);
                 self.write(Write::UpsertWorker { worker, name, info, at_ms: unix_ms() });
             }
@@ -320,29 +319,29 @@ impl Scheduler {
             Up::Notices { job, texts } => {
                 let attempt = self.farm.attempts.of_worker(worker).find(|(_, live)| live.task.job == job);
                 if let Some(attempt) = attempt.map(|(id, _)| id) {
-                    self.notices(job, texts, Some(attempt));
+                    self.add_notices(job, texts, Some(attempt));
                 }
             }
             Up::Heartbeat => {
-                let heard = self.arrivals.last(worker, now).unwrap_or(now);
+                let heard = self.arrivals.silent_since(worker, now).unwrap_or(now);
                 self.farm.core.heartbeat(heard, worker, out);
                 if let Some(known) = self.farm.workers.get_mut(worker) {
                     known.last_seen_ms = unix_ms();
                 }
             }
-            // Its own wish is not the farm's: when it comes back, it works again.
+            // Not stored: when the worker comes back, it works again.
             Up::Draining => self.farm.core.set_desired_state(worker, DesiredState::Draining, out),
         }
     }
 
-    fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finished: CheckedReport) {
+    fn finish_attempt(&mut self, worker: WorkerId, attempt: AttemptId, report: CheckedReport) {
         let now = self.farm.clock.now();
         let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
-        let report =
+        let pending =
             |product, s, peak_memory| PendingReport { worker, product, seconds: seconds(s), peak_memory };
-        let (finish, report) = match finished {
+        let (finish, report) = match report {
             CheckedReport::Returned => (Finish::Returned, None),
-            // It became known after its link had looked for it: it runs again at worst.
+            // The attempt became known after its link had looked for it: at worst, it runs again.
             CheckedReport::Done { made: MadeFiles::Unknown, .. }
                 if self.farm.product_of(worker, attempt).is_some() =>
             {
@@ -350,29 +349,26 @@ impl Scheduler {
             }
             CheckedReport::Done { made, seconds, peak_memory } => {
                 match self.validate_finish(worker, attempt, made) {
-                    Ok(product) => (Finish::Delivered, Some(report(product, seconds, peak_memory))),
-                    Err(failure) => (Finish::Failed(failure), Some(report(None, seconds, 0))),
+                    Ok(product) => (Finish::Delivered, Some(pending(product, seconds, peak_memory))),
+                    Err(failure) => (Finish::Failed(failure), Some(pending(None, seconds, 0))),
                 }
             }
             CheckedReport::Failed { failure, seconds } => {
-                (Finish::Failed(failure), Some(report(None, seconds, 0)))
+                (Finish::Failed(failure), Some(pending(None, seconds, 0)))
             }
         };
         if let Some(report) = report {
             self.batch.reports.insert(attempt, report);
         }
         let outcome = self.farm.core.attempt_finished(now, worker, attempt, finish, &mut self.batch.outbox);
-        // At once: the same attempt may be reported twice in one turn.
+        // Absorbed at once: one attempt may be reported twice in a turn.
         self.absorb();
         self.batch.reports.remove(&attempt);
         self.batch.outbox.send(worker, Down::Settled { attempt, outcome });
     }
 
-    /// Returns the product of the task; `None` if the worker has no such attempt.
-    ///
-    /// # Errors
-    /// If the files are not those that the step makes, or one has the path of another frame's: the one would silently take
-    /// the other's place.
+    /// Returns the product of the task; `None` if the worker has no such attempt. Fails if the step does not make such files,
+    /// or if one has the path of another frame's file.
     fn validate_finish(
         &self,
         worker: WorkerId,
@@ -392,7 +388,7 @@ impl Scheduler {
             {
                 let files = OutputSet::try_from(files)
                     .map_err(|error| misbehaved(format!("The worker's report is not right: {error}.")))?;
-                let Some((path, other)) = live.paths.taken(task, &files) else {
+                let Some((path, other)) = live.paths.find_conflict(task, &files) else {
                     return Ok(Some(TaskProduct::Outputs { frame: frame(task), files }));
                 };
                 let why = format!(
@@ -416,7 +412,7 @@ impl Scheduler {
         }
     }
 
-    fn notices(&mut self, job: JobId, texts: Vec<String>, attempt: Option<AttemptId>) {
+    fn add_notices(&mut self, job: JobId, texts: Vec<String>, attempt: Option<AttemptId>) {
         let at_ms = unix_ms();
         for text in texts {
             let text: String = text.chars().filter(|c| !c.is_control()).take(MAX_NOTICE).collect();
@@ -429,7 +425,7 @@ impl Scheduler {
         }
     }
 
-    fn gone(&mut self, worker: WorkerId) {
+    fn disconnect(&mut self, worker: WorkerId) {
         let at_ms = unix_ms();
         let Some(known) = self.farm.workers.get_mut(worker) else { return };
         known.link = None;
@@ -441,20 +437,20 @@ impl Scheduler {
         };
         tracing::info!(%worker, name = %known.name, "worker disconnected");
         if leaves {
-            // The wish is fulfilled. Whoever starts the worker again wants it to work.
+            // The desired state is reached. A worker that is started again is to work.
             known.desired = DesiredState::Active;
             self.write(Write::SetDesiredState { worker, desired: DesiredState::Active });
         }
         self.write(Write::TouchWorker { worker, at_ms });
         let now = self.farm.clock.now();
-        if let Some(heard) = self.arrivals.last(worker, now) {
+        if let Some(heard) = self.arrivals.silent_since(worker, now) {
             self.farm.core.renew_lease(heard, worker);
         }
         self.farm.core.worker_left(worker, &mut self.batch.outbox);
     }
 
     fn set_desired(&mut self, name: &str, desired: DesiredState) -> Result<(), Refusal> {
-        let (worker, known) = self.named(name)?;
+        let (worker, known) = self.find_worker(name)?;
         if known.link.is_none() && matches!(desired, DesiredState::Draining | DesiredState::Stopped) {
             return Err(Refusal::WorkerOffline(name.to_owned()));
         }
@@ -464,15 +460,14 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The worker of this name.
-    pub(super) fn named(&mut self, name: &str) -> Result<(WorkerId, &mut KnownWorker), Refusal> {
+    pub(super) fn find_worker(&mut self, name: &str) -> Result<(WorkerId, &mut KnownWorker), Refusal> {
         let no_such_worker = || Refusal::NoSuchWorker(name.to_owned());
-        let worker = self.farm.workers.named(name).ok_or_else(no_such_worker)?;
+        let worker = self.farm.workers.by_name(name).ok_or_else(no_such_worker)?;
         Ok((worker, self.farm.workers.get_mut(worker).ok_or_else(no_such_worker)?))
     }
 
     fn unquarantine(&mut self, name: &str) -> Result<(), Refusal> {
-        let (worker, _) = self.named(name)?;
+        let (worker, _) = self.find_worker(name)?;
         if !self.farm.core.unquarantine_worker(worker, &mut self.batch.outbox) {
             return Err(Refusal::NotQuarantined(name.to_owned()));
         }
@@ -480,7 +475,7 @@ impl Scheduler {
     }
 
     fn remove_worker(&mut self, name: &str) -> Result<(), Refusal> {
-        let (worker, known) = self.named(name)?;
+        let (worker, known) = self.find_worker(name)?;
         if known.link.is_some() {
             return Err(Refusal::WorkerConnected(name.to_owned()));
         }
@@ -511,8 +506,8 @@ fn new_product(
     Ok(TaskProduct::Files(NewProduct { kind, position, files: files.into_iter().map(Into::into).collect() }))
 }
 
-/// Frames whose bundle is not made cannot render, whatever is asked of them.
-fn must_be_baked(core: &Core, job: JobId, steps: &JobSteps) -> Result<(), Refusal> {
+/// Refuses commands to render frames of an ended job whose bundle was not baked.
+fn check_baked(core: &Core, job: JobId, steps: &JobSteps) -> Result<(), Refusal> {
     let Some(StepInput::Step(bake)) = steps.get(steps.frames_step()).map(|step| step.opens) else {
         return Ok(());
     };
@@ -521,7 +516,7 @@ fn must_be_baked(core: &Core, job: JobId, steps: &JobSteps) -> Result<(), Refusa
     if is_baked { Ok(()) } else { Err(Refusal::NotBaked(job)) }
 }
 
-/// Steps that a job is submitted with are made with the job.
+/// Returns whether steps of this kind can be added to a job; the others are part of its submission.
 fn can_be_added(kind: StepKind) -> bool {
     match kind {
         StepKind::Bake | StepKind::Render => false,
@@ -530,8 +525,8 @@ fn can_be_added(kind: StepKind) -> bool {
     }
 }
 
-/// An archived job is at rest, and one without its files has nothing to render from.
-fn can_render(job: JobId, live: &LiveJob) -> Result<(), Refusal> {
+/// Refuses to render a job that is archived or whose input files were removed.
+fn check_inputs(job: JobId, live: &LiveJob) -> Result<(), Refusal> {
     if let Some(gone) = live.inputs_gone_ms {
         let after_ms = gone.saturating_sub(live.ended_ms.unwrap_or(gone));
         return Err(Refusal::FilesRemoved { job, after_ms });

@@ -8,7 +8,7 @@ use kiln_store::{TaskProduct, Write};
 use kiln_types::{AttemptId, JobId, SlotIndex, WorkerId};
 
 use super::{
-    input::{Look, Reply},
+    input::{Reply, StateReader},
     refusal::Refusal,
 };
 use crate::holds::Hold;
@@ -17,18 +17,18 @@ use crate::holds::Hold;
 pub(super) struct Batch {
     pub outbox: CoreOutbox,
     pub writes: Vec<Write>,
-    /// In the order in which they are to be answered.
-    pub replies: Vec<Look>,
+    /// Answers and reads, in their order.
+    pub replies: Vec<StateReader>,
     pub reports: HashMap<AttemptId, PendingReport>,
-    /// Of the attempts that a worker says it holds.
+    /// The slots of the attempts that a worker reports to hold.
     pub held_slots: HashMap<AttemptId, SlotIndex>,
-    /// Jobs whose logs go.
+    /// Jobs whose logs are removed.
     pub deleted: Vec<JobId>,
-    /// Of what this turn writes.
+    /// The holds of the requests that this turn records.
     pub holds: Vec<Hold>,
 }
 
-/// The part of a worker's report that the core does not need to know.
+/// The part of a worker's report that the core does not need.
 pub(super) struct PendingReport {
     pub worker: WorkerId,
     /// `None` if it failed.
@@ -38,12 +38,12 @@ pub(super) struct PendingReport {
     pub peak_memory: u64,
 }
 
-/// Collects what the core decides, in order.
+/// Collects the decisions of the core, in order.
 #[derive(Default)]
 pub(super) struct CoreOutbox {
     pub records: Vec<Record>,
     pub sends: Vec<(WorkerId, Send)>,
-    /// All records ever, for tests that judge what became of them.
+    /// All records so far, which tests compare with the store.
     #[cfg(test)]
     pub seen: Vec<Record>,
 }
@@ -71,7 +71,7 @@ impl CoreOutbox {
 }
 
 impl Batch {
-    /// Answers when everything so far is on disk.
+    /// Answers a request once everything so far is on disk.
     pub(super) fn answer<T: std::marker::Send + 'static>(
         &mut self,
         reply: Reply<T>,

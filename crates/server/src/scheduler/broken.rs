@@ -1,4 +1,4 @@
-//! The broken invariants so far, and the inputs that are dropped with a turn.
+//! Broken invariants, and the inputs that are dropped with a turn.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,24 @@ use kiln_types::{JobId, WorkerId};
 
 use super::input::Input;
 
-/// The broken invariants so far.
+/// The numbers of broken invariants so far.
 #[derive(Debug, Default)]
-pub(super) struct Broken {
+pub(super) struct BrokenCounts {
     by_job: BTreeMap<JobId, u32>,
     without_job: u32,
 }
 
-/// The measure against a broken invariant, besides a new beginning.
+/// The measure against a broken invariant, besides the restart from the records.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
     None,
-    /// It was about this job before.
+    /// For the second invariant about one job.
     Pause(JobId),
-    /// It was about no job before, and would be so again.
+    /// For the second invariant about no job.
     End,
 }
 
-impl Broken {
+impl BrokenCounts {
     pub(super) fn note(&mut self, job: Option<JobId>) -> Remedy {
         let count = match job {
             Some(job) => self.by_job.entry(job).or_default(),
@@ -38,15 +38,15 @@ impl Broken {
     }
 }
 
-/// An input of the batch that is dropped, as the log shows it.
+/// An applied input, as the log shows it if its batch is dropped.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Taken {
+pub(super) struct AppliedInput {
     pub what: &'static str,
     pub job: Option<JobId>,
     pub worker: Option<WorkerId>,
 }
 
-impl Taken {
+impl AppliedInput {
     pub(super) fn of(input: &Input) -> Self {
         let (what, job, worker) = match input {
             Input::Submit { .. } => ("submit", None, None),
@@ -54,14 +54,14 @@ impl Taken {
             Input::Join { hello, .. } => ("hello", None, Some(hello.id)),
             Input::Up { worker, .. } => ("message", None, Some(*worker)),
             Input::Finished { worker, .. } => ("report", None, Some(*worker)),
-            Input::Gone { worker, .. } => ("lost connection", None, Some(*worker)),
+            Input::Disconnected { worker, .. } => ("lost connection", None, Some(*worker)),
             Input::DesiredState { .. } => ("desired state", None, None),
             Input::Set { .. } => ("setting", None, None),
             Input::Unquarantine { .. } => ("end of a quarantine", None, None),
             Input::RemoveWorker { .. } => ("removal of a worker", None, None),
             Input::Fetched { job, .. } => ("fetched outputs", Some(*job), None),
             Input::Expire { .. } => ("expiry", None, None),
-            Input::Look(_) => ("look", None, None),
+            Input::Read(_) => ("read", None, None),
             #[cfg(test)]
             Input::Panic(_) => ("panic", None, None),
         };
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_job_is_paused_the_second_time_and_without_a_job_the_server_ends() {
-        let mut broken = Broken::default();
+        let mut broken = BrokenCounts::default();
         let (one, other) = (Some(JobId(1)), Some(JobId(2)));
         assert_eq!(broken.note(one), Remedy::None);
         assert_eq!(broken.note(other), Remedy::None);

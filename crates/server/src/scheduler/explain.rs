@@ -12,7 +12,7 @@ use super::{
 };
 
 impl FarmState {
-    /// `None` where the scheduler does not hold the job.
+    /// Returns `None` if the scheduler does not hold the job.
     pub(crate) fn explanation(&self, job: JobId) -> Option<Explanation> {
         let view = self.core.job(job)?;
         let live = self.jobs.get(&job)?;
@@ -35,7 +35,7 @@ impl FarmState {
         })
     }
 
-    /// The first reason for which nothing of a job runs, and the connected workers that do not meet its requirement.
+    /// Returns the first reason for which no task of a job runs, and the connected workers that do not meet its requirement.
     pub(super) fn waits_for(
         &self,
         survey: &mut Explainer,
@@ -110,7 +110,7 @@ impl FarmState {
         }
     }
 
-    /// The parts of the requirement of a step that these are.
+    /// Returns the parts of a step's requirement that are missing.
     fn requirements(
         &self,
         job: JobId,
@@ -149,7 +149,7 @@ impl FarmState {
     }
 }
 
-/// The first few, and the number of the others.
+/// Returns the first few, and the number of the others.
 fn first<T, U>(all: &[T], shown: impl Fn(&T) -> U) -> (Vec<U>, u32) {
     let named = all.iter().take(WaitReason::MAX_NAMED).map(shown).collect();
     let more = all.len().saturating_sub(WaitReason::MAX_NAMED);

@@ -1,4 +1,4 @@
-//! The farm's live state: the core, and around it what the core need not know.
+//! The live state of the farm: the core, and what the core need not know.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -23,30 +23,30 @@ use crate::clock::{Clock, unix_ms};
 
 /// Milliseconds for which an ended job stays in memory, so that late reports of it are still understood.
 const KEEP_ENDED_MS: u64 = 10 * 60 * 1000;
-/// Between two looks for those that have.
+/// Milliseconds between two searches for jobs that have ended that long ago.
 const SWEEP_MS: u64 = 1000;
+
 pub(crate) struct FarmState {
     pub core: Core,
     pub clock: Clock,
     pub epoch: Epoch,
     pub heartbeat_ms: u64,
     pub last_job: JobId,
-    /// Those that the core holds.
+    /// The jobs that the core holds.
     pub jobs: HashMap<JobId, LiveJob>,
     pub attempts: LiveAttempts,
     pub workers: Workers,
-    /// The settings of users and projects.
     pub shares: BTreeMap<Account, Share>,
-    /// The number of each thing that the farm has a limit of.
+    /// The totals of limits.
     pub limits: BTreeMap<String, u32>,
-    /// When it was last looked which jobs have ended long ago.
+    /// The time of the last search for jobs that have ended long ago.
     pub swept: Moment,
 }
 
 pub(crate) struct LiveJob {
     pub spec: Arc<JobSpec>,
     pub steps: JobSteps,
-    /// Over the finished frames.
+    /// The sum over all finished frames.
     pub seconds: f64,
     pub finished: u32,
     pub notices: HashSet<String>,
@@ -54,12 +54,12 @@ pub(crate) struct LiveJob {
     /// Unix milliseconds.
     pub ended_ms: Option<i64>,
     pub archived: bool,
-    /// Since when it can render nothing more.
+    /// The time at which its input files were removed; Unix milliseconds.
     pub inputs_gone_ms: Option<i64>,
     pub paths: Paths,
-    /// The bundles that its steps made last.
+    /// The newest bundle that each step made.
     pub bundles: BTreeMap<StepIndex, BundleId>,
-    /// The tasks that are done, and whose intermediate files are gone.
+    /// The tasks that are done and whose intermediate files were removed.
     pub without_files: BTreeMap<StepIndex, IndexSet>,
 }
 
@@ -81,8 +81,8 @@ impl LiveJob {
         }
     }
 
-    /// The session that a slot opens for the step; `None` where the step whose bundle it opens is not done, and for a job
-    /// that is pinned to no device yet.
+    /// Returns the session that a slot opens for the step; `None` if the step whose bundle it opens is not done, or the
+    /// device of the job is not chosen yet.
     pub(super) fn session(&self, step: &StepSpec) -> Option<SessionSpec> {
         let mut session = self.spec.session.clone();
         if session.device == DeviceClass::Gpu {
@@ -94,31 +94,31 @@ impl LiveJob {
         Some(session)
     }
 
-    /// The intermediate files of this task are gone.
-    pub(super) fn remove_files(&mut self, task: TaskId) {
+    /// Notes that the intermediate files of this task were removed.
+    pub(super) fn note_files_removed(&mut self, task: TaskId) {
         self.without_files.entry(task.step).or_default().insert(task.index);
     }
 
-    /// The intermediate files of this task are there.
-    pub(super) fn restore_files(&mut self, task: TaskId) {
+    /// Notes that the intermediate files of this task are stored.
+    pub(super) fn note_files_stored(&mut self, task: TaskId) {
         if let Some(tasks) = self.without_files.get_mut(&task.step) {
             tasks.remove(task.index);
         }
     }
 
-    /// Seconds, where a frame has finished.
     pub(crate) fn mean_frame_s(&self) -> Option<f64> {
         (self.finished > 0).then(|| self.seconds / f64::from(self.finished))
     }
 }
 
 impl FarmState {
-    /// The intermediate files are gone that this task made in this generation; if it was reset since, it has others.
-    pub(super) fn remove_files(&mut self, (task, generation): ProductKey) {
+    /// Notes that the intermediate files that a task made in this generation were removed; a task that was reset since has
+    /// others.
+    pub(super) fn note_files_removed(&mut self, (task, generation): ProductKey) {
         let status = self.core.task(task);
         let has_them = status.is_some_and(|now| (now.state, now.generation) == (TaskState::Done, generation));
         if has_them && let Some(live) = self.jobs.get_mut(&task.job) {
-            live.remove_files(task);
+            live.note_files_removed(task);
         }
     }
 
@@ -126,11 +126,11 @@ impl FarmState {
         self.core.next_deadline().map(|moment| self.clock.instant(moment))
     }
 
-    /// A worker that does not take what it is sent is cut off: it comes back and says what it holds.
+    /// Sends a message to a worker. If its queue is full, closes its connection: it connects again and reports its attempts.
     pub(super) fn send(&self, worker: WorkerId, down: Down) {
         let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = link.out.try_send(down) {
-            tracing::warn!(%worker, "the worker does not read what it is sent; its connection is closed");
+            tracing::warn!(%worker, "worker disconnected: it does not read its messages");
             link.end.cancel();
         }
     }
@@ -139,7 +139,7 @@ impl FarmState {
         self.workers.get(&worker).map_or_else(|| worker.to_string(), |known| known.name.clone())
     }
 
-    /// The purpose of what this attempt of this worker makes, and its job; `None` if the worker has no such attempt.
+    /// Returns the kind of product of a worker's attempt, and its job; `None` if the worker has no such attempt.
     pub(crate) fn product_of(
         &self,
         worker: WorkerId,
@@ -175,8 +175,8 @@ impl FarmState {
         }
     }
 
-    /// Notes when each connected worker was last heard of; returned for the records.
-    pub(super) fn touch_all(&mut self) -> impl Iterator<Item = Write> {
+    /// Sets the time at which each connected worker was last seen, and returns the writes.
+    pub(super) fn touch_workers(&mut self) -> impl Iterator<Item = Write> {
         let at_ms = unix_ms();
         let connected = self.workers.iter_mut().filter(|(_, known)| known.link.is_some());
         connected.map(move |(worker, known)| {

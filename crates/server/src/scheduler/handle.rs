@@ -1,4 +1,4 @@
-//! The others' way to the scheduler.
+//! The handle by which requests and links reach the scheduler.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     farm::FarmState,
-    input::{Input, Look, Reply},
+    input::{Input, Reply, StateReader},
     refusal::Refusal,
 };
 use crate::{
@@ -15,73 +15,71 @@ use crate::{
     clock::Clock,
 };
 
-/// Speaks to the scheduler; cheap to clone.
+/// Sends inputs to the scheduler; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct SchedulerHandle {
-    pub(super) told: mpsc::Sender<Input>,
-    pub(super) asked: mpsc::Sender<Input>,
+    pub(super) messages: mpsc::Sender<Input>,
+    pub(super) requests: mpsc::Sender<Input>,
     pub(super) arrivals: Arc<Arrivals>,
     pub(super) clock: Clock,
 }
 
 impl SchedulerHandle {
-    /// A connection of this worker begins; [`Input::Gone`] ends it.
+    /// Notes a new connection of this worker; [`Input::Disconnected`] ends it.
     pub(crate) fn connect(&self, worker: WorkerId) -> Arc<Arrival> {
         self.arrivals.connect(worker, self.clock.now())
     }
 
-    /// The connection has handed on what it received, and listens again.
+    /// Notes that the connection has passed on its message and listens again.
     pub(crate) fn listen(&self, arrival: &Arrival) {
         arrival.listen(self.clock.now());
     }
 
-    /// Hands on an input of a worker's link; inputs of one link keep their order. Waits while the scheduler is behind. An
-    /// input after the scheduler's end is dropped, its reply with it.
+    /// Sends an input of a worker's link, in order. Waits while the queue is full. After the end of the scheduler the input is
+    /// dropped, with its reply.
     pub(crate) async fn tell(&self, input: Input) {
-        let _ = self.told.send(input).await;
+        let _ = self.messages.send(input).await;
     }
 
-    /// Sends an input and waits for its answer, which comes when its consequences are on disk.
+    /// Sends a request and waits for its answer, which arrives once its consequences are on disk.
     pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.asked.send(input(reply)).await;
+        let _ = self.requests.send(input(reply)).await;
         answer.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 
-    /// The answer that nobody gave: the scheduler has ended, or has dropped the batch.
+    /// Returns the reason for which no answer came: the scheduler has ended, or has dropped the batch.
     fn unanswered(&self) -> Refusal {
-        if self.asked.is_closed() { Refusal::Stopping } else { Refusal::BatchDropped }
+        if self.requests.is_closed() { Refusal::Stopping } else { Refusal::BatchDropped }
     }
 
     /// Reads the live state, as it is on disk.
-    pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, Refusal>
-    where
-        T: Send + 'static,
-        F: FnOnce(&FarmState) -> T + Send + 'static,
-    {
-        self.look_by(&self.asked, look).await
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&FarmState) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.read_by(&self.requests, read).await
     }
 
-    /// The same, when all that was told before is on disk.
-    pub(crate) async fn look_behind<T, F>(&self, look: F) -> Result<T, Refusal>
-    where
-        T: Send + 'static,
-        F: FnOnce(&FarmState) -> T + Send + 'static,
-    {
-        self.look_by(&self.told, look).await
+    /// Reads the live state once all messages that were sent before are on disk.
+    pub(crate) async fn read_after_messages<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&FarmState) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.read_by(&self.messages, read).await
     }
 
-    async fn look_by<T, F>(&self, way: &mpsc::Sender<Input>, look: F) -> Result<T, Refusal>
-    where
-        T: Send + 'static,
-        F: FnOnce(&FarmState) -> T + Send + 'static,
-    {
+    async fn read_by<T: Send + 'static>(
+        &self,
+        queue: &mpsc::Sender<Input>,
+        read: impl FnOnce(&FarmState) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let look: Look = Box::new(move |farm| {
+        let read: StateReader = Box::new(move |farm| {
             // The request may be gone.
-            let _ = reply.send(look(farm));
+            let _ = reply.send(read(farm));
         });
-        let _ = way.send(Input::Look(look)).await;
+        let _ = queue.send(Input::Read(read)).await;
         answer.await.map_err(|_| self.unanswered())
     }
 }

@@ -9,47 +9,46 @@ use kiln_types::{
 use tokio::sync::oneshot;
 
 use super::{farm::FarmState, refusal::Refusal, worker::LinkHandle};
-use crate::{arrivals::Received, holds::Hold};
+use crate::{arrivals::WaitingMessage, holds::Hold};
 
-/// Something that the scheduler has to answer.
+/// An input of the scheduler.
 pub(crate) enum Input {
     Submit {
         spec: Box<JobSpec>,
         notices: Vec<String>,
-        /// It is paused from the start.
+        /// The job is paused from the start.
         held: bool,
         reply: Reply<JobId>,
     },
     Job {
         job: JobId,
-        verb: JobAction,
-        /// Answered with the number of tasks that run again only because their files are needed and were removed.
+        command: JobCommand,
+        /// Receives the number of tasks that run again only because their files are needed and were removed.
         reply: Reply<u32>,
     },
-    /// A worker has connected and said hello. It is welcomed, or refused, through its link.
+    /// A worker has connected and sent its hello. The welcome goes through its link.
     Join {
         hello: Box<Hello>,
         link: LinkHandle,
-        received: Received,
+        waiting: WaitingMessage,
     },
     Up {
         worker: WorkerId,
         link: u64,
         up: Up,
-        received: Received,
+        waiting: WaitingMessage,
     },
-    /// An attempt has left its slot. Every byte of what it made is here.
+    /// An attempt has left its slot. Every byte of its files is here.
     Finished {
         worker: WorkerId,
         link: u64,
         attempt: AttemptId,
-        finished: CheckedReport,
-        /// Since before it was looked at.
+        report: CheckedReport,
+        /// Held since before its files were checked.
         hold: Hold,
-        received: Received,
+        waiting: WaitingMessage,
     },
-    /// The connection is gone.
-    Gone {
+    Disconnected {
         worker: WorkerId,
         link: u64,
     },
@@ -70,31 +69,31 @@ pub(crate) enum Input {
         name: String,
         reply: Reply<()>,
     },
-    /// The person has its outputs up to this sequence.
+    /// A client has fetched the outputs up to this sequence.
     Fetched {
         job: JobId,
         sequence: u64,
         reply: Reply<()>,
     },
-    /// Removes from the records a part of what was found to be due.
+    /// Removes a part of what is due from the records.
     Expire {
         expiry: Expiry,
         due: Box<Due>,
         reply: Reply<Expired>,
     },
-    /// Runs when everything before it is on disk.
-    Look(Look),
+    /// Runs when all inputs before it are on disk.
+    Read(StateReader),
     /// Panics when it is applied.
     #[cfg(test)]
     Panic(Box<dyn FnOnce() + Send>),
 }
 
-/// The report of a worker ([`kiln_api::AttemptReport`]), after the server has looked for the files.
+/// The report of a worker ([`kiln_api::AttemptReport`]), after the check of its files.
 #[derive(Debug, Clone)]
 pub(crate) enum CheckedReport {
     Done {
         made: MadeFiles,
-        /// By the host's clock; not yet believed.
+        /// By the host's clock; not validated yet.
         seconds: f64,
         /// Bytes.
         peak_memory: u64,
@@ -106,47 +105,46 @@ pub(crate) enum CheckedReport {
     Returned,
 }
 
-/// The files that an attempt made. Every byte of them is here; whether its step makes such files is not checked yet.
+/// The files that an attempt made. Every byte of them is here; that its step makes such files is not checked yet.
 #[derive(Debug, Clone)]
 pub(crate) enum MadeFiles {
     Files(Vec<TaskFile>),
     Bundle(NewBundle),
-    /// Files without pictures, of an attempt that was not known when they came.
+    /// Files without pictures, of an attempt that was not known when they arrived.
     Unknown,
 }
 
-/// The failure of an attempt whose report cannot be right.
+/// Returns the failure of an attempt whose report cannot be right.
 pub(crate) fn misbehaved(why: String) -> Failure {
     Failure::new(FailureCause::HostMisbehaved, why)
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
-pub(super) type Look = Box<dyn FnOnce(&FarmState) + Send>;
+pub(super) type StateReader = Box<dyn FnOnce(&FarmState) + Send>;
 
-/// An action of a person on a job.
+/// A command of a user for a job.
 #[derive(Debug, Clone)]
-pub(crate) enum JobAction {
+pub(crate) enum JobCommand {
     Pause,
     Resume,
     Cancel,
     Retry,
-    /// All frames, where there are none.
+    /// Renders these frames again, or all.
     Rerender(Option<FrameSet>),
-    /// Bakes again, and so renders all frames again.
+    /// Bakes again, and renders all frames again.
     Rebake,
     Extend(FrameSet),
     AddStep(Box<StepSpec>),
-    /// Lets it stand otherwise among the others.
     Change(ChangeJob),
-    /// Puts it away, or takes it back out.
+    /// Archives the job, or takes it out of the archive.
     Archive(bool),
     Delete {
-        /// Cancel it first, where it has not ended.
+        /// Cancels the job first if it has not ended.
         force: bool,
     },
 }
 
-/// A setting of the farm as a whole.
+/// A setting of the farm.
 #[derive(Debug, Clone)]
 pub(crate) enum FarmSetting {
     Share {

@@ -1,5 +1,4 @@
-//! What takes as long as the records are large, and so happens beside the loop or in parts: reading jobs back, and letting
-//! go of what is due.
+//! Work that grows with the records, and so runs beside the loop or in parts: reading jobs, and removing what is due.
 
 use kiln_api::Change;
 use kiln_store::{Due, Expired, Expiry, NewEvent, StoreError};
@@ -7,7 +6,7 @@ use kiln_types::JobId;
 
 use super::{
     actor::Scheduler,
-    input::{Input, JobAction, Reply},
+    input::{Input, JobCommand, Reply},
     reading::{PendingJob, ReadJob},
     refusal::Refusal,
     restore,
@@ -15,51 +14,51 @@ use super::{
 use crate::{clock::unix_ms, events::new_event};
 
 impl Scheduler {
-    /// Applies what a person wants of a job, or has it wait until the job is read: a verb may lead an ended one back to
-    /// life.
-    pub(super) async fn begin_verb(&mut self, job: JobId, verb: JobAction, reply: Reply<u32>) {
+    /// Applies a command for a job. If the core has forgotten the job, reads it first: a retry continues an ended job.
+    pub(super) async fn begin_command(&mut self, job: JobId, command: JobCommand, reply: Reply<u32>) {
         if let Some(waiting) = self.loading.jobs.get_mut(&job) {
-            waiting.verbs.push((verb, reply));
-        // One deleted in this very turn is in the records still.
+            waiting.commands.push((command, reply));
+        // A job that was deleted in this turn is still in the records.
         } else if self.farm.jobs.contains_key(&job) || self.batch.deleted.contains(&job) {
-            self.apply_verb(job, verb, reply).await;
+            self.apply_command(job, command, reply).await;
         } else {
-            self.loading.begin(job, verb, reply);
+            self.loading.begin(job, command, reply);
         }
     }
 
-    async fn apply_verb(&mut self, job: JobId, verb: JobAction, reply: Reply<u32>) {
-        if let JobAction::Change(change) = verb {
+    async fn apply_command(&mut self, job: JobId, command: JobCommand, reply: Reply<u32>) {
+        if let JobCommand::Change(change) = command {
             let answer = match self.completed_before(job, &change).await {
-                Ok(completed) => self.change(job, change, &completed).map(|()| 0),
+                Ok(completed) => self.change_job(job, change, &completed).map(|()| 0),
                 Err(refusal) => Err(refusal),
             };
             self.batch.answer(reply, answer);
         } else {
-            self.apply(Input::Job { job, verb, reply });
+            self.apply(Input::Job { job, command, reply });
         }
     }
 
-    /// Takes up a job that was read, with all that waited for it.
-    pub(super) async fn take_up(&mut self, (job, read): ReadJob) {
-        let Some(PendingJob { verbs, inputs_gone_ms, without_files }) = self.loading.jobs.remove(&job) else {
+    /// Adds a job that was read to the farm, and applies the commands that waited for it.
+    pub(super) async fn finish_loading(&mut self, (job, read): ReadJob) {
+        let Some(PendingJob { commands, inputs_gone_ms, without_files }) = self.loading.jobs.remove(&job)
+        else {
             return;
         };
-        let there = match read {
+        let restored = match read {
             Ok(Some(loaded)) => {
                 restore::job(&mut self.farm, &self.store, loaded).await.map_err(|error| error.to_string())
             }
-            // Each is told that there is no such job.
+            // The commands are refused: there is no such job.
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
         if let Some(live) = self.farm.jobs.get_mut(&job) {
             live.inputs_gone_ms = inputs_gone_ms.or(live.inputs_gone_ms);
         }
-        without_files.into_iter().for_each(|key| self.farm.remove_files(key));
-        for (verb, reply) in verbs {
-            match &there {
-                Ok(()) => self.apply_verb(job, verb, reply).await,
+        without_files.into_iter().for_each(|key| self.farm.note_files_removed(key));
+        for (command, reply) in commands {
+            match &restored {
+                Ok(()) => self.apply_command(job, command, reply).await,
                 Err(error) => {
                     let refusal = Refusal::failed("the job could not be read from the records", error);
                     self.batch.answer(reply, Err(refusal));
@@ -68,8 +67,8 @@ impl Scheduler {
         }
     }
 
-    /// A transaction of its own between two turns: whatever was decided before is in the records that it judges by,
-    /// and whatever is decided later knows what went.
+    /// Removes what is due from the records, in a transaction of its own between two turns: it sees all earlier decisions,
+    /// and later decisions see what it removed.
     pub(super) async fn expire(
         &mut self,
         expiry: Expiry,
@@ -77,7 +76,7 @@ impl Scheduler {
         reply: Reply<Expired>,
     ) -> Result<(), StoreError> {
         self.turn().await?;
-        let (expired, events) = self.store.expire(&expiry, due, told).await?;
+        let (expired, events) = self.store.expire(&expiry, due, events_of).await?;
         self.hub.publish(&events);
         for job in &expired.inputs {
             if let Some(live) = self.farm.jobs.get_mut(job) {
@@ -88,7 +87,7 @@ impl Scheduler {
             }
         }
         for key in &expired.intermediates {
-            self.farm.remove_files(*key);
+            self.farm.note_files_removed(*key);
             if let Some(waiting) = self.loading.jobs.get_mut(&key.0.job) {
                 waiting.without_files.push(*key);
             }
@@ -98,19 +97,18 @@ impl Scheduler {
     }
 }
 
-/// An event for each job of which something went.
-fn told(expired: &Expired) -> Vec<NewEvent> {
+/// Returns an event for each job of which something was removed.
+fn events_of(expired: &Expired) -> Vec<NewEvent> {
     let at_ms = unix_ms();
     let mut jobs: Vec<JobId> =
         [&expired.inputs, &expired.outputs, &expired.logs].into_iter().flatten().copied().collect();
     jobs.sort_unstable();
     jobs.dedup();
     let event = |job: JobId| {
-        let went = |of: &[JobId]| of.contains(&job);
         let change = Change::JobExpired {
-            inputs: went(&expired.inputs),
-            outputs: went(&expired.outputs),
-            logs: went(&expired.logs),
+            inputs: expired.inputs.contains(&job),
+            outputs: expired.outputs.contains(&job),
+            logs: expired.logs.contains(&job),
         };
         new_event(at_ms, Some(job), None, &change)
     };
@@ -119,10 +117,10 @@ fn told(expired: &Expired) -> Vec<NewEvent> {
 
 #[cfg(test)]
 impl Scheduler {
-    /// Waits until all that is being read is taken up.
+    /// Waits until all jobs that are being read are in the farm.
     pub(super) async fn settle(&mut self) {
         while let Some(read) = self.loading.next().await {
-            self.take_up(read).await;
+            self.finish_loading(read).await;
         }
     }
 }
@@ -151,7 +149,7 @@ mod tests {
     }
 
     impl World {
-        /// With a job that ended so long ago that the core has forgotten it.
+        /// Starts a scheduler with a job that ended so long ago that the core has forgotten it.
         async fn with_an_old_job() -> (Self, JobId) {
             let folder = tempfile::tempdir().unwrap();
             let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
@@ -163,7 +161,7 @@ mod tests {
             let mut submitted = world.submit();
             world.round().await;
             let job = submitted.try_recv().unwrap().unwrap();
-            let mut cancelled = world.verb(job, JobAction::Cancel);
+            let mut cancelled = world.command(job, JobCommand::Cancel);
             world.round().await;
             cancelled.try_recv().unwrap().unwrap();
             world.scheduler.farm.core.forget(job).unwrap();
@@ -177,7 +175,7 @@ mod tests {
 
         fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> oneshot::Receiver<Result<T, Refusal>> {
             let (reply, answer) = oneshot::channel();
-            self.handle.asked.try_send(input(reply)).ok().unwrap();
+            self.handle.requests.try_send(input(reply)).ok().unwrap();
             answer
         }
 
@@ -186,8 +184,8 @@ mod tests {
             self.ask(|reply| Input::Submit { spec, notices: Vec::new(), held: false, reply })
         }
 
-        fn verb(&self, job: JobId, verb: JobAction) -> oneshot::Receiver<Result<u32, Refusal>> {
-            self.ask(|reply| Input::Job { job, verb, reply })
+        fn command(&self, job: JobId, command: JobCommand) -> oneshot::Receiver<Result<u32, Refusal>> {
+            self.ask(|reply| Input::Job { job, command, reply })
         }
 
         async fn state(&self, job: JobId) -> JobState {
@@ -196,23 +194,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_must_be_read_holds_up_nobody_else_and_what_is_wanted_of_it_keeps_its_order() {
+    async fn reading_a_job_delays_no_other_request_and_its_commands_keep_their_order() {
         let (mut world, old) = World::with_an_old_job().await;
-        let mut retried = world.verb(old, JobAction::Retry);
+        let mut retried = world.command(old, JobCommand::Retry);
         let mut submitted = world.submit();
         world.round().await;
         // The turn has not waited for the job to be read.
         assert_eq!(retried.try_recv().unwrap_err(), TryRecvError::Empty);
         submitted.try_recv().unwrap().unwrap();
-        let mut paused = world.verb(old, JobAction::Pause);
+        let mut paused = world.command(old, JobCommand::Pause);
         world.round().await;
         world.scheduler.settle().await;
         world.round().await;
         retried.try_recv().unwrap().unwrap();
         paused.try_recv().unwrap().unwrap();
         assert_eq!(world.state(old).await, JobState::Paused);
-        // A job that there is not is not waited for for ever.
-        let mut none = world.verb(JobId(77), JobAction::Pause);
+        // A command for a job that does not exist is answered, too.
+        let mut none = world.command(JobId(77), JobCommand::Pause);
         world.round().await;
         world.scheduler.settle().await;
         world.round().await;
@@ -222,12 +220,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_loop_itself_takes_up_what_was_read() {
+    async fn the_loop_itself_adds_a_job_that_was_read() {
         let (world, old) = World::with_an_old_job().await;
         let World { scheduler, handle, folder: _folder } = world;
         let stop = tokio_util::sync::CancellationToken::new();
         let running = tokio::spawn(scheduler.run(stop.clone()));
-        let retried = handle.ask(|reply| Input::Job { job: old, verb: JobAction::Retry, reply });
+        let retried = handle.ask(|reply| Input::Job { job: old, command: JobCommand::Retry, reply });
         let retried = tokio::time::timeout(std::time::Duration::from_secs(20), retried).await;
         retried.expect("nothing else wakes the loop").unwrap();
         stop.cancel();
@@ -235,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_that_go_while_a_job_is_read_are_gone_and_that_is_in_the_records_with_them() {
+    async fn files_that_are_removed_while_a_job_is_read_are_known_to_be_gone() {
         let (mut world, old) = World::with_an_old_job().await;
         let due = Some(i64::MAX);
         let expiry = Expiry {
@@ -248,12 +246,12 @@ mod tests {
         };
         let found = world.scheduler.store.reading_by(ReadPool::Scans).due(&expiry).await.unwrap();
         let before = world.scheduler.store.last_event().await.unwrap();
-        let mut retried = world.verb(old, JobAction::Retry);
+        let mut retried = world.command(old, JobCommand::Retry);
         world.round().await;
         assert!(world.scheduler.loading.jobs.contains_key(&old));
         let (reply, _answer) = oneshot::channel();
         world.scheduler.take(Input::Expire { expiry, due: Box::new(found), reply }).await.unwrap();
-        // Whatever happens to the server now.
+        // The event is recorded in the same transaction.
         let events = world.scheduler.store.events_after(before, 9, Some(old)).await.unwrap();
         assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["job-expired"]);
         assert!(events[0].number > EventNumber(0));

@@ -1,11 +1,11 @@
-//! The one place that decides.
+//! The scheduler: the one task that owns the live state and decides.
 //!
-//! A turn takes what waits, applies each input to the core, writes all consequences in one transaction, and only then
-//! answers, pushes to workers and publishes events: nothing is told before it is on disk, and many decisions share one
+//! A turn takes the waiting inputs, applies each to the core, writes all consequences in one transaction, and only then
+//! answers, pushes to workers and publishes events: nothing is sent before it is on disk, and many decisions share one
 //! flush of the disk.
 //!
-//! Nobody waits long behind others: a turn takes and hands out only so much ([`AT_ONCE`]), people are heard before
-//! workers, and whoever only looks does so between two turns, when all that there is to see is on disk.
+//! No input waits long: a turn takes a limited number of inputs ([`AT_ONCE`]), requests go before messages of workers, and
+//! reads run between two turns, when everything that they see is on disk.
 
 mod absorb;
 mod actor;
@@ -17,7 +17,6 @@ mod farm;
 mod handle;
 mod input;
 mod loading;
-mod look;
 mod order;
 mod paths;
 mod plan;
@@ -33,6 +32,7 @@ mod roster;
 mod tests;
 #[cfg(test)]
 mod turn_tests;
+mod views;
 mod worker;
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -46,28 +46,26 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use actor::Scheduler;
 pub(crate) use farm::{FarmState, account};
 pub(crate) use handle::SchedulerHandle;
-pub(crate) use input::{CheckedReport, FarmSetting, Input, JobAction, MadeFiles, misbehaved};
-pub(crate) use look::LiveJobView;
+pub(crate) use input::{CheckedReport, FarmSetting, Input, JobCommand, MadeFiles, misbehaved};
 pub(crate) use refusal::Refusal;
-pub(crate) use worker::LinkHandle;
+pub(crate) use views::LiveJobView;
+pub(crate) use worker::{KnownWorker, LinkHandle};
 
 use crate::{arrivals::Arrivals, clock::Clock, error::ServerError, events::Hub, logs::Logs};
-use batch::Batch;
-use broken::Taken;
+use broken::AppliedInput;
 use reading::Loading;
 
-/// Inputs of workers that wait at most; senders of more wait themselves.
-const QUEUE: usize = 4 * AT_ONCE;
-/// Requests of people that wait at most.
-const ASKED: usize = 1024;
-/// Inputs that one turn takes from either at most: who asks something waits for one turn. Only a server that has more
-/// to do than it can takes so many, and the more it takes at once, the more it does: a turn writes as many pages of the
-/// records for few inputs of many workers as for many (`bench/farm lifecycles`: 5,018 a second with 512 inputs a turn,
-/// 8,518 with 2,048, 17,068 with 4,096).
+/// Messages of workers that wait at most; the senders of further ones wait themselves.
+const MESSAGES: usize = 4 * AT_ONCE;
+/// Requests of clients that wait at most.
+const REQUESTS: usize = 1024;
+/// Inputs that one turn takes from either queue at most, because a request waits for one turn. Only an overloaded server
+/// reaches this number, and a larger one does more work: a turn writes as many pages of the records for few messages as for
+/// many (`bench/farm lifecycles`: 5,018 a second with 512 inputs a turn, 8,518 with 2,048, 17,068 with 4,096).
 const AT_ONCE: usize = 4096;
 
 impl Scheduler {
-    /// Reads the unfinished jobs and the known workers back.
+    /// Opens the scheduler with the unfinished jobs and the workers of the records.
     pub(crate) async fn open(
         store: Store,
         hub: Arc<Hub>,
@@ -78,12 +76,16 @@ impl Scheduler {
         let loading = Loading::new(store.reading_by(ReadPool::Jobs));
         let store = store.reading_by(ReadPool::Scheduler);
         let farm = restore::farm(&store, Clock::start(), config.clone(), heartbeat_ms).await?;
-        let (tell, told) = mpsc::channel(QUEUE);
-        let (ask, asked) = mpsc::channel(ASKED);
-        let batch = Batch::default();
+        let (message_sender, messages) = mpsc::channel(MESSAGES);
+        let (request_sender, requests) = mpsc::channel(REQUESTS);
         let (arrivals, clock) = (Arc::<Arrivals>::default(), farm.clock);
-        let handle = SchedulerHandle { told: tell, asked: ask, arrivals: arrivals.clone(), clock };
-        let (pending, taken, broken) = Default::default();
+        let handle = SchedulerHandle {
+            messages: message_sender,
+            requests: request_sender,
+            arrivals: arrivals.clone(),
+            clock,
+        };
+        let (batch, pending, applied, broken) = Default::default();
         let scheduler = Self {
             farm,
             batch,
@@ -92,11 +94,11 @@ impl Scheduler {
             hub,
             logs,
             arrivals,
-            told,
-            asked,
+            messages,
+            requests,
             config,
             pending,
-            taken,
+            applied,
             broken,
         };
         Ok((scheduler, handle))
@@ -105,10 +107,10 @@ impl Scheduler {
     /// Runs until `stop`, and then until no input waits.
     ///
     /// # Errors
-    /// If the records could not be written, or the scheduler contradicts itself again and again: then nothing of the last
-    /// inputs was acknowledged.
+    /// If the records cannot be written, or the scheduler contradicts itself repeatedly: none of the last inputs was
+    /// acknowledged.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), ServerError> {
-        let (mut asked, mut told) = (Vec::new(), Vec::new());
+        let (mut requests, mut messages) = (Vec::new(), Vec::new());
         let mut is_due = false;
         loop {
             let deadline = self.farm.next_deadline();
@@ -121,62 +123,66 @@ impl Scheduler {
             let stopped = tokio::select! {
                 biased;
                 () = std::future::ready(()), if is_due => false,
-                _ = self.asked.recv_many(&mut asked, AT_ONCE) => false,
-                _ = self.told.recv_many(&mut told, AT_ONCE) => false,
+                _ = self.requests.recv_many(&mut requests, AT_ONCE) => false,
+                _ = self.messages.recv_many(&mut messages, AT_ONCE) => false,
                 Some(read) = self.loading.next() => {
-                    self.take_up(read).await;
+                    self.finish_loading(read).await;
                     false
                 }
                 () = alarm => false,
                 () = stop.cancelled() => true,
             };
             is_due = false;
-            match AssertUnwindSafe(self.round(&mut asked, &mut told)).catch_unwind().await {
+            match AssertUnwindSafe(self.round(&mut requests, &mut messages)).catch_unwind().await {
                 Ok(done) => done?,
                 Err(panic) => {
                     self.recover(panic).await?;
                     is_due = true;
                 }
             }
-            if stopped && !is_due && self.asked.is_empty() && self.told.is_empty() {
-                self.batch.writes.extend(self.farm.touch_all());
+            if stopped && !is_due && self.requests.is_empty() && self.messages.is_empty() {
+                self.batch.writes.extend(self.farm.touch_workers());
                 return Ok(self.turn().await?);
             }
         }
     }
 
-    /// One turn, of these inputs and as much more as it may take.
-    async fn round(&mut self, asked: &mut Vec<Input>, told: &mut Vec<Input>) -> Result<(), StoreError> {
-        fill(asked, &mut self.asked);
-        fill(told, &mut self.told);
-        // Before anything changes: what there is to see now is on disk.
-        for input in asked.drain(..) {
+    /// Runs one turn, with these inputs and as many further ones as it may take.
+    async fn round(
+        &mut self,
+        requests: &mut Vec<Input>,
+        messages: &mut Vec<Input>,
+    ) -> Result<(), StoreError> {
+        fill(requests, &mut self.requests);
+        fill(messages, &mut self.messages);
+        // Reads come before anything changes: the state is on disk now.
+        for input in requests.drain(..) {
             match input {
-                Input::Look(look) => look(&self.farm),
+                Input::Read(read) => read(&self.farm),
                 request => self.pending.push_back(request),
             }
         }
         while let Some(read) = self.loading.try_next() {
-            self.take_up(read).await;
+            self.finish_loading(read).await;
         }
-        self.pending.extend(told.drain(..));
+        self.pending.extend(messages.drain(..));
         while let Some(input) = self.pending.pop_front() {
-            self.taken.push(Taken::of(&input));
+            self.applied.push(AppliedInput::of(&input));
             self.take(input).await?;
         }
         self.turn().await
     }
 
-    /// Lets the core act on the time and hand out work; then writes, then speaks.
+    /// Lets the core react to the time and dispatch tasks; then writes, then sends.
     async fn turn(&mut self) -> Result<(), StoreError> {
         let now = self.farm.clock.now();
-        self.mind_what_waits(now);
+        self.respect_waiting_messages(now);
         self.farm.core.tick(now, &mut self.batch.outbox);
         self.farm.core.schedule(now, &mut self.batch.outbox);
         self.commit().await
     }
 
-    /// Writes what the batch has decided, then answers, pushes and publishes it.
+    /// Writes the decisions of the batch, then answers, pushes and publishes them.
     async fn commit(&mut self) -> Result<(), StoreError> {
         self.absorb();
         self.farm.forget_ended_jobs();
@@ -185,20 +191,19 @@ impl Scheduler {
             self.hub.publish(&events);
         }
         self.release();
-        self.taken.clear();
+        self.applied.clear();
         Ok(())
     }
 
-    /// The lease of a worker of which something has arrived goes on, however long that waits to be applied; and nothing of
-    /// it is taken to hang before.
-    fn mind_what_waits(&mut self, now: Moment) {
+    /// Renews the leases of workers whose messages wait to be applied, and postpones the hang timeouts of their attempts.
+    fn respect_waiting_messages(&mut self, now: Moment) {
         for worker in self.farm.core.expiring(now) {
-            if let Some(heard) = self.arrivals.last(worker, now) {
+            if let Some(heard) = self.arrivals.silent_since(worker, now) {
                 self.farm.core.renew_lease(heard, worker);
             }
         }
         for worker in self.farm.core.hanging(now) {
-            if self.arrivals.waits(worker) {
+            if self.arrivals.has_waiting(worker) {
                 self.farm.core.postpone_hang(now, worker);
             }
         }
@@ -207,8 +212,8 @@ impl Scheduler {
     /// Reads from the records what an input needs of them, and applies it.
     async fn take(&mut self, input: Input) -> Result<(), StoreError> {
         match input {
-            Input::Job { job, verb, reply } => self.begin_verb(job, verb, reply).await,
-            // Only the scheduler lets bundles go: one that is there now is there when the job is written.
+            Input::Job { job, command, reply } => self.begin_command(job, command, reply).await,
+            // Only the scheduler removes bundles: one that is recorded now still is when the job is written.
             Input::Submit { spec, notices, held, reply } => {
                 let answer = match self.store.bundle(spec.session.bundle).await {
                     Ok(Some(_)) => match self.completed(&spec.scheduling.after).await {
@@ -227,7 +232,7 @@ impl Scheduler {
     }
 }
 
-/// Up to [`AT_ONCE`] of what waits.
+/// Takes waiting inputs, up to [`AT_ONCE`] in all.
 fn fill(taken: &mut Vec<Input>, waiting: &mut mpsc::Receiver<Input>) {
     while taken.len() < AT_ONCE
         && let Ok(input) = waiting.try_recv()

@@ -1,5 +1,4 @@
-//! Who goes first, and who gets how much: where jobs stand, what users and projects may hold, the farm's limits, and
-//! its pools of workers.
+//! Settings of scheduling: the scheduling options of jobs, the shares of users and projects, limits, and pools of workers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,13 +20,13 @@ use super::{
 };
 use crate::clock::unix_ms;
 
-/// Users and projects of which something is set, and limits; of each.
+/// Users and projects with a share, or limits, at most.
 const MAX_NAMES: usize = 10_000;
-/// Pools that one worker is in.
+/// Pools of one worker.
 const MAX_POOLS: usize = 64;
 
 impl Scheduler {
-    pub(super) fn set(&mut self, setting: FarmSetting) -> Result<(), Refusal> {
+    pub(super) fn apply_setting(&mut self, setting: FarmSetting) -> Result<(), Refusal> {
         match setting {
             FarmSetting::Share { account, share } => self.set_share(account, share),
             FarmSetting::Limit { name, total } => self.set_limit(name, total),
@@ -83,7 +82,7 @@ impl Scheduler {
     }
 
     fn set_pools(&mut self, name: &str, change: &ChangePools) -> Result<(), Refusal> {
-        let (worker, known) = self.named(name)?;
+        let (worker, known) = self.find_worker(name)?;
         let mut pools: BTreeSet<ShortName> = known.pools.union(&change.add).cloned().collect();
         pools.retain(|pool| !change.remove.contains(pool));
         if pools.len() > MAX_POOLS {
@@ -101,7 +100,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The same of those that a job is to wait for after this change.
+    /// Returns the completed ones of the jobs on which a job depends after this change.
     pub(super) async fn completed_before(
         &mut self,
         job: JobId,
@@ -114,7 +113,7 @@ impl Scheduler {
         self.states_of(after.unwrap_or_default()).await.map(completed_of)
     }
 
-    /// Those of the jobs that were completed so long ago that the core has forgotten them.
+    /// Returns the jobs that were completed so long ago that the core has forgotten them.
     pub(super) async fn completed(&mut self, jobs: &BTreeSet<JobId>) -> Result<BTreeSet<JobId>, Refusal> {
         if let Some(gone) = jobs.iter().find(|job| self.batch.deleted.contains(job)) {
             return Err(Refusal::NoJobToWaitFor(*gone));
@@ -127,7 +126,7 @@ impl Scheduler {
         }
     }
 
-    /// The states of those that the core does not hold and the records do.
+    /// Returns the recorded states of the jobs that the core does not hold.
     async fn states_of(&mut self, mut jobs: Vec<JobId>) -> Result<BTreeMap<JobId, JobState>, Refusal> {
         jobs.retain(|job| !self.farm.jobs.contains_key(job));
         if jobs.is_empty() {
@@ -137,8 +136,8 @@ impl Scheduler {
         states.map_err(|error| Refusal::failed("the jobs to wait for could not be looked up", error))
     }
 
-    /// A completed job is deleted: who waits for it and for others must not look for it in the records.
-    pub(super) fn wait_no_more_for(&mut self, completed: JobId) {
+    /// Removes the dependencies on a completed job that is deleted: it can no longer be looked up in the records.
+    pub(super) fn drop_dependency(&mut self, completed: JobId) {
         let waits = |live: &LiveJob| live.ended.is_none() && live.spec.scheduling.after.contains(&completed);
         for (job, live) in self.farm.jobs.iter_mut().filter(|(_, live)| waits(live)) {
             let spec = Arc::make_mut(&mut live.spec);
@@ -148,8 +147,8 @@ impl Scheduler {
         }
     }
 
-    /// The job stands otherwise from now on; `completed` is what [`Scheduler::completed`] says of those it waits for.
-    pub(super) fn change(
+    /// Changes the scheduling options of a job; `completed` are those of its dependencies that are completed.
+    pub(super) fn change_job(
         &mut self,
         job: JobId,
         change: ChangeJob,
@@ -167,12 +166,12 @@ impl Scheduler {
             return Err(Refusal::HasBegun(job));
         }
         if let Some(after) = &change.after
-            && let Some(round) = after.iter().find(|other| self.farm.waits_for_job(**other, job))
+            && let Some(other) = after.iter().find(|other| self.farm.waits_for_job(**other, job))
         {
-            return Err(if *round == job {
+            return Err(if *other == job {
                 Refusal::WaitsForItself(job)
             } else {
-                Refusal::WaitsInCircle { job, other: *round }
+                Refusal::WaitsInCircle { job, other: *other }
             });
         }
         let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
@@ -185,16 +184,16 @@ impl Scheduler {
         scheduling.not_before_ms = not_before_ms.unwrap_or(scheduling.not_before_ms);
         live.spec = Arc::new(spec.clone());
         let in_core = scheduling_of(&spec, &self.farm.clock, completed);
-        let told = Change::JobChanged { scheduling: spec.scheduling.clone() };
+        let changed = Change::JobChanged { scheduling: spec.scheduling.clone() };
         self.farm.core.set_scheduling(now, job, in_core)?;
         self.write(Write::SetJobSpec { job, spec: Box::new(spec) });
-        self.event(unix_ms(), Some(job), None, &told);
+        self.event(unix_ms(), Some(job), None, &changed);
         Ok(())
     }
 }
 
 impl FarmState {
-    /// What jobs say that they need, held against what the farm has.
+    /// Checks that the farm has the limits that a job requires.
     pub(super) fn check_limits(&self, spec: &JobSpec) -> Result<(), Refusal> {
         for (name, count) in &spec.requirements.limits {
             let (name, count) = (name.to_string(), count.get());
@@ -209,7 +208,7 @@ impl FarmState {
         Ok(())
     }
 
-    /// Whether the first is the second, or waits for it, by way of whatever others.
+    /// Returns whether the first is the second, or waits for it, directly or through others.
     fn waits_for_job(&self, first: JobId, second: JobId) -> bool {
         let (mut seen, mut open) = (BTreeSet::new(), vec![first]);
         while let Some(job) = open.pop() {
@@ -225,7 +224,7 @@ impl FarmState {
         false
     }
 
-    /// Users, or projects: those of whom something is set, or who have a job that has not ended.
+    /// Returns the users, or projects, that have a share or a job that has not ended.
     pub(crate) fn accounts(&self, kind: AccountKind) -> Vec<AccountView> {
         let mut jobs: BTreeMap<&str, u32> = BTreeMap::new();
         for live in self.jobs.values().filter(|live| live.ended.is_none()) {

@@ -1,4 +1,4 @@
-//! Which frame of a job delivered which file, so that no other frame of it silently takes the file's place.
+//! The output paths of a job, so that no frame silently replaces the file of another.
 
 use std::{
     collections::HashMap,
@@ -7,8 +7,8 @@ use std::{
 
 use kiln_types::{OutputSet, RelPath, StepIndex, TaskId, TaskIndex};
 
-/// Hashes of paths instead of the paths: a million frames are a few ten megabytes. That two paths of a million
-/// share one has a chance of one in ten million.
+/// The task of each output path. Hashes instead of paths: a million frames take tens of megabytes. The chance that two of a
+/// million paths have one hash is one in ten million.
 #[derive(Default)]
 pub(crate) struct Paths(HashMap<u64, (StepIndex, TaskIndex)>);
 
@@ -23,8 +23,12 @@ impl Paths {
         }
     }
 
-    /// A file of these that another task of the job has delivered, and that task.
-    pub(super) fn taken<'a>(&self, task: TaskId, outputs: &'a OutputSet) -> Option<(&'a RelPath, TaskId)> {
+    /// Returns one of the files that another task of the job has delivered, and that task.
+    pub(super) fn find_conflict<'a>(
+        &self,
+        task: TaskId,
+        outputs: &'a OutputSet,
+    ) -> Option<(&'a RelPath, TaskId)> {
         outputs.files().iter().find_map(|file| {
             let (step, index) = *self.0.get(&hash(file.path.as_str()))?;
             let other = TaskId { job: task.job, step, index };
@@ -33,7 +37,7 @@ impl Paths {
     }
 }
 
-/// Names that differ in letter case only are the same, as within an output set.
+/// Hashes a path so that paths that differ only in letter case are the same, as within an output set.
 fn hash(path: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     path.to_lowercase().hash(&mut hasher);

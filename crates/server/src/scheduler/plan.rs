@@ -1,5 +1,5 @@
-//! From a job's spec to what the core requirements of it: steps, and the labels that a worker must have. Labels are keys that
-//! nobody reads; [`labels`] says what each means.
+//! The plan of a job for the core: its steps, and the labels that a worker must have. Labels are keys for comparison only;
+//! [`labels`] has the meaning of each.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
@@ -15,7 +15,7 @@ use kiln_types::{
 
 use crate::clock::{Clock, unix_ms};
 
-/// The job as the core requirements it.
+/// Returns the plan of a job.
 pub(crate) fn plan_of(
     job: JobId,
     spec: &JobSpec,
@@ -32,7 +32,7 @@ pub(crate) fn plan_of(
     Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
 }
 
-/// A step as the core requirements it, before the device of its job is chosen.
+/// Returns the plan of a step, before the device of its job is chosen.
 pub(super) fn step_plan(job: JobId, spec: &JobSpec, step: &StepSpec) -> StepPlan {
     let open = spec.any_gpu.then(|| spec.on(DeviceClass::Gpu));
     let first = open.as_ref().unwrap_or(spec);
@@ -48,7 +48,7 @@ pub(super) fn step_plan(job: JobId, spec: &JobSpec, step: &StepSpec) -> StepPlan
     }
 }
 
-/// The backends on which a step may render that asks for any GPU; `None` where it has no Blender.
+/// Returns the backends on which a step of a job for any GPU may render; `None` if the step has no Blender.
 fn open_device(job: JobId, spec: &JobSpec, step: &StepSpec) -> Option<OpenDevice> {
     let series = spec.session.blender;
     let option = |backend| {
@@ -62,12 +62,12 @@ fn open_device(job: JobId, spec: &JobSpec, step: &StepSpec) -> Option<OpenDevice
     })
 }
 
-/// The backend of which this is the label.
+/// Returns the backend that has this label.
 pub(super) fn backend_of(series: BlenderSeries, label: &Label) -> Option<DeviceClass> {
     DeviceClass::BACKENDS.into_iter().find(|backend| device_label(series, *backend) == *label)
 }
 
-/// Where the job stands; `completed` are jobs that the core does not hold and that need not be waited for.
+/// Returns the scheduling options of a job, without the dependencies that are `completed`.
 pub(crate) fn scheduling_of(spec: &JobSpec, clock: &Clock, completed: &BTreeSet<JobId>) -> SchedulingOptions {
     let scheduling = &spec.scheduling;
     SchedulingOptions {
@@ -80,13 +80,13 @@ pub(crate) fn scheduling_of(spec: &JobSpec, clock: &Clock, completed: &BTreeSet<
     }
 }
 
-/// When it is this time by the wall's clock; now, where that has passed.
+/// Returns the moment of a wall-clock time; now if it has passed.
 fn moment(clock: &Clock, at_ms: i64) -> Moment {
     clock.now().after(u64::try_from(at_ms.saturating_sub(unix_ms())).unwrap_or(0))
 }
 
-/// The session that a slot has open, as far as the core compares it: a copy that a step writes into serves no other, and
-/// what a step makes is one job's alone.
+/// Returns the key by which the core compares sessions: no other step may use a copy that a step writes into, and no other
+/// job the bundle that a step makes.
 fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> Option<SessionKey> {
     let own = spec.session.key();
     let named = |name: String| SessionKey(BlobHash::of(name.as_bytes()));
@@ -98,17 +98,17 @@ fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> Option<SessionKey
     }
 }
 
-/// The labels that a worker must have for the step, each with the part of the requirement that it is. Devices and engines
-/// belong to one Blender: a worker may have CUDA in one and not in the other.
+/// Returns the labels that a worker must have for the step, each with its part of the requirement. Devices and engines belong
+/// to one Blender: a worker may have CUDA in one and not in the other.
 pub(super) fn labels(spec: &JobSpec, step: &StepSpec) -> Vec<(Label, UnmetRequirement)> {
     let (session, requirements) = (&spec.session, &spec.requirements);
     let (series, device) = (session.blender, session.device);
     let mut labels = vec![(blender_label(series), UnmetRequirement::Blender { series })];
-    // The processor is everywhere.
+    // Every worker has a processor.
     if device != DeviceClass::Cpu {
         labels.push((device_label(series, device), UnmetRequirement::Device { series, device }));
     }
-    // The engine that stands in the file is left to Blender, which renames old ones when it opens a file.
+    // The engine of the file is left to Blender, which renames old ones when it opens a file.
     if let Some(engine) = session.settings.engine.clone() {
         labels.push((engine_label(series, &engine), UnmetRequirement::Engine { series, engine }));
     }

@@ -1,4 +1,4 @@
-//! The jobs that are being read back from the records.
+//! The jobs that are being read from the records.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,32 +8,30 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    input::{JobAction, Reply},
-    restore::Loaded,
+    input::{JobCommand, Reply},
+    restore::LoadedJob,
 };
 
-/// Jobs that are being read back: of one that ended long ago the core knows nothing any more until somebody wants
-/// something of it.
+/// The jobs that are being read: the core has forgotten a job that ended long ago, until a command concerns it.
 pub(super) struct Loading {
-    /// Read by a connection of its own: the loop's short questions do not wait behind a large job.
+    /// With a connection of its own: the short queries of the loop do not wait behind a large job.
     store: Store,
-    /// One at a time, so that memory holds one.
+    /// Admits one read at a time, so that memory holds one job.
     turn: Arc<Semaphore>,
     pub jobs: HashMap<JobId, PendingJob>,
     tasks: JoinSet<ReadJob>,
 }
 
-/// A job, and what the records have of it: nothing where there is none of that number.
-pub(super) type ReadJob = (JobId, Result<Option<Loaded>, String>);
+/// A job and its records; `None` if there is no such job.
+pub(super) type ReadJob = (JobId, Result<Option<LoadedJob>, String>);
 
-/// The requests and changes that wait until a job is read.
+/// The commands and changes that wait until a job is read.
 #[derive(Default)]
 pub(super) struct PendingJob {
-    /// In the order in which it was asked for.
-    pub verbs: Vec<(JobAction, Reply<u32>)>,
-    /// Its files went meanwhile, at this time.
+    pub commands: Vec<(JobCommand, Reply<u32>)>,
+    /// The time at which its files were removed meanwhile.
     pub inputs_gone_ms: Option<i64>,
-    /// Tasks whose intermediate files went meanwhile.
+    /// The intermediate files that were removed meanwhile.
     pub without_files: Vec<ProductKey>,
 }
 
@@ -43,32 +41,31 @@ impl Loading {
         Self { store, turn: Arc::new(Semaphore::new(1)), jobs, tasks }
     }
 
-    /// The connection by which jobs are read.
     pub(super) fn store(&self) -> Store {
         self.store.clone()
     }
 
-    /// The next job that is read; `None` where none is being read.
+    /// Waits for the next job that was read; `None` if none is being read.
     pub(super) async fn next(&mut self) -> Option<ReadJob> {
         self.tasks.join_next().await?.ok()
     }
 
-    /// The same without waiting.
+    /// Returns the next job that was read, without waiting.
     pub(super) fn try_next(&mut self) -> Option<ReadJob> {
         self.tasks.try_join_next()?.ok()
     }
 
-    pub(super) fn begin(&mut self, job: JobId, verb: JobAction, reply: Reply<u32>) {
-        self.jobs.entry(job).or_default().verbs.push((verb, reply));
+    pub(super) fn begin(&mut self, job: JobId, command: JobCommand, reply: Reply<u32>) {
+        self.jobs.entry(job).or_default().commands.push((command, reply));
         let (store, turn) = (self.store.clone(), self.turn.clone());
         let read = async move {
             let _turn = turn.acquire_owned().await;
             match store.stored_job(job).await? {
-                Some(stored) => Loaded::read(&store, stored).await.map(Some),
+                Some(stored) => LoadedJob::read(&store, stored).await.map(Some),
                 None => Ok(None),
             }
         };
-        // Those who wait get an answer even if it panics.
+        // The commands are answered even if the read panics.
         let read = AbortOnDropHandle::new(tokio::spawn(read));
         self.tasks.spawn(async move {
             let read = read

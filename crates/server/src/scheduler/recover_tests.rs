@@ -1,4 +1,4 @@
-//! Broken invariants, injected into a running scheduler: what is dropped, what is kept, and who is told.
+//! Broken invariants, injected into a running scheduler: what is dropped, what is kept, and what clients are told.
 
 use std::panic::panic_any;
 
@@ -13,7 +13,7 @@ use super::{
     tests::{hello, new_bundle, spec},
     *,
 };
-use crate::{arrivals::Received, logs::Logs, space};
+use crate::{arrivals::WaitingMessage, logs::Logs, space};
 
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
@@ -65,7 +65,7 @@ impl World {
         let end = CancellationToken::new();
         let link = LinkHandle { number: self.links, out, end: end.clone() };
         let hello = Box::new(hello(worker(), held));
-        self.handle.tell(Input::Join { hello, link, received: Received::default() }).await;
+        self.handle.tell(Input::Join { hello, link, waiting: WaitingMessage::default() }).await;
         Connection { end, downs, link: self.links }
     }
 
@@ -74,24 +74,24 @@ impl World {
         self.handle.ask(|reply| Input::Submit { spec, notices: vec![], held: false, reply }).await.unwrap()
     }
 
-    async fn verb(&self, job: JobId, verb: JobAction) -> Result<u32, Refusal> {
-        self.handle.ask(|reply| Input::Job { job, verb, reply }).await
+    async fn command(&self, job: JobId, command: JobCommand) -> Result<u32, Refusal> {
+        self.handle.ask(|reply| Input::Job { job, command, reply }).await
     }
 
     async fn state(&self, job: JobId) -> JobState {
-        self.handle.look(move |farm| farm.core.job(job).unwrap().state).await.unwrap()
+        self.handle.read(move |farm| farm.core.job(job).unwrap().state).await.unwrap()
     }
 
-    /// Breaks an invariant about this job, behind everything that was told before.
+    /// Breaks an invariant about this job, after all earlier messages.
     async fn contradict(&self, job: Option<JobId>) {
         let broken = BrokenInvariant { job, what: "made by a test".to_owned() };
         self.handle.tell(Input::Panic(Box::new(|| panic_any(broken)))).await;
     }
 
-    /// Pauses the job in the batch that the broken invariant about `about` drops; returns what the person is told.
+    /// Pauses the job in the batch that the broken invariant about `about` drops; returns the answer.
     async fn pause_in_a_dropped_batch(&self, job: JobId, about: Option<JobId>) -> Refusal {
         // Both are in their queues before the scheduler runs again: this is its only thread.
-        let (paused, ()) = tokio::join!(self.verb(job, JobAction::Pause), self.contradict(about));
+        let (paused, ()) = tokio::join!(self.command(job, JobCommand::Pause), self.contradict(about));
         paused.unwrap_err()
     }
 }
@@ -108,7 +108,7 @@ impl Connection {
             .expect("it is connected")
     }
 
-    /// The first task that the worker is given, as it says later that it holds it.
+    /// Returns the first assigned task, as the worker reports later that it holds it.
     async fn assigned(&mut self) -> HeldAttempt {
         loop {
             if let Down::Assign(assignment) = self.next().await {
@@ -131,22 +131,26 @@ async fn a_broken_invariant_drops_its_batch_and_nothing_that_was_acknowledged() 
     let job = world.submit().await;
     let held = connection.assigned().await;
     let started = Up::Started { attempt: held.attempt };
-    let input =
-        Input::Up { worker: worker(), link: connection.link, up: started, received: Received::default() };
+    let input = Input::Up {
+        worker: worker(),
+        link: connection.link,
+        up: started,
+        waiting: WaitingMessage::default(),
+    };
     world.handle.tell(input).await;
-    world.handle.look_behind(|_| ()).await.unwrap();
+    world.handle.read_after_messages(|_| ()).await.unwrap();
 
     let refusal = world.pause_in_a_dropped_batch(job, Some(job)).await;
     assert_eq!(refusal, Refusal::BatchDropped, "a program knows that it may try again");
     timeout(LIMIT, connection.end.cancelled()).await.expect("the worker is told to connect again");
     assert_ne!(world.state(job).await, JobState::Paused, "what was not acknowledged did not happen");
 
-    // The worker says what it holds, and goes on with it.
+    // The worker reports its attempt, and resumes it.
     let mut connection = world.join(vec![held]).await;
     let kept = held.attempt;
     let task = world
         .handle
-        .look_behind(move |farm| farm.core.attempt_task(kept).map(|(task, ..)| task))
+        .read_after_messages(move |farm| farm.core.attempt_task(kept).map(|(task, ..)| task))
         .await
         .unwrap();
     assert_eq!(task, Some(held.task));
@@ -154,10 +158,10 @@ async fn a_broken_invariant_drops_its_batch_and_nothing_that_was_acknowledged() 
     assert_ne!(next.task.index, held.task.index, "it renders already");
     assert!(next.attempt.epoch > held.attempt.epoch, "what is decided from here on belongs to a new epoch");
     assert_eq!(held.task.index, TaskIndex(0));
-    world.handle.look(|farm| farm.core.sanity_check()).await.unwrap();
+    world.handle.read(|farm| farm.core.sanity_check()).await.unwrap();
 
-    // The same request is done when it is made again.
-    world.verb(job, JobAction::Pause).await.unwrap();
+    // The same request succeeds when it is repeated.
+    world.command(job, JobCommand::Pause).await.unwrap();
     assert_eq!(world.state(job).await, JobState::Paused);
 }
 
@@ -168,17 +172,17 @@ async fn a_job_that_breaks_an_invariant_twice_is_paused_with_the_reason_and_othe
     world.contradict(Some(bad)).await;
     assert_ne!(world.state(bad).await, JobState::Paused);
     world.contradict(Some(bad)).await;
-    world.handle.look_behind(|_| ()).await.unwrap();
+    world.handle.read_after_messages(|_| ()).await.unwrap();
     assert_eq!(world.state(bad).await, JobState::Paused);
     let reason = world.store.job(bad).await.unwrap().unwrap().reason.expect("a reason");
     assert!(reason.message.contains("made by a test"), "{}", reason.message);
 
     let mut connection = world.join(vec![]).await;
     assert_eq!(connection.assigned().await.task.job, good);
-    // It is not forgotten when the server ends, and a person lets it go on.
+    // The pause outlives the server, until a user resumes the job.
     let world = world.reopen().await;
     assert_eq!(world.state(bad).await, JobState::Paused);
-    world.verb(bad, JobAction::Resume).await.unwrap();
+    world.command(bad, JobCommand::Resume).await.unwrap();
     assert_ne!(world.state(bad).await, JobState::Paused);
 }
 
@@ -188,12 +192,12 @@ async fn a_second_broken_invariant_that_concerns_no_job_ends_the_server() {
     let job = world.submit().await;
     let refusal = world.pause_in_a_dropped_batch(job, None).await;
     assert_eq!(refusal, Refusal::BatchDropped);
-    world.verb(job, JobAction::Pause).await.unwrap();
-    // A panic that is none of the core's own is such a one, too.
+    world.command(job, JobCommand::Pause).await.unwrap();
+    // A panic outside the core counts, too.
     world.handle.tell(Input::Panic(Box::new(|| panic!("index out of range")))).await;
     let ended = timeout(LIMIT, world.running).await.expect("the scheduler ends").unwrap();
     assert!(matches!(&ended, Err(ServerError::Inside(what)) if what == "index out of range"), "{ended:?}");
-    let unanswered = world.handle.look(|_| ()).await.unwrap_err();
+    let unanswered = world.handle.read(|_| ()).await.unwrap_err();
     assert_eq!(unanswered, Refusal::Stopping, "trying again is of no use");
     assert_eq!(world.store.job(job).await.unwrap().unwrap().state, JobState::Paused, "what was acknowledged");
 }

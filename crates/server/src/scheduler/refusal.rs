@@ -3,8 +3,8 @@
 use kiln_core::{JobError, PlanError, Share};
 use kiln_types::{FrameSet, FrameSetError, JobId, StepKind, StepsError, duration::in_words};
 
-/// A request that the scheduler does not carry out. Of HTTP it knows nothing: the routes turn each into a problem, and
-/// say what to do next (`routes/refusals.rs`).
+/// The reason for which the scheduler does not carry out a request. `routes/refusals.rs` makes a problem of each, and says
+/// what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error(transparent)]
@@ -29,10 +29,8 @@ pub(crate) enum Refusal {
     FilesMissing,
     #[error("job {0} is archived")]
     Archived(JobId),
-    /// It cannot be archived yet.
     #[error("job {0} has not ended")]
     ArchivedTooEarly(JobId),
-    /// It cannot be deleted yet.
     #[error("job {0} has not ended")]
     DeletedTooEarly(JobId),
     #[error("job {0} has begun and can no longer wait")]
@@ -57,7 +55,7 @@ pub(crate) enum Refusal {
     RequiresNoSuchLimit(String),
     #[error("a frame would take {count} of the limit {name}, of which the farm has {total}")]
     RequiresMoreThanLimit { name: String, count: u32, total: u32 },
-    #[error("job {job} needs the limit {name} and would wait for ever")]
+    #[error("job {job} needs the limit {name} and would wait without end")]
     LimitInUse { job: JobId, name: String },
     #[error("a worker is in at most {0} pools")]
     TooManyPools(usize),
@@ -66,13 +64,11 @@ pub(crate) enum Refusal {
     NoSuchWorker(String),
     #[error("the worker {0} is offline already")]
     WorkerOffline(String),
-    /// It cannot be removed.
     #[error("the worker {0} is connected")]
     WorkerConnected(String),
-    /// It need not be woken.
     #[error("the worker {0} is awake: it is connected")]
     WorkerAwake(String),
-    #[error("nothing is known of the network cards of {0}")]
+    #[error("the network cards of {0} are not known")]
     NoNetworkCards(String),
     #[error("the worker {0} is not quarantined")]
     NotQuarantined(String),
@@ -82,7 +78,7 @@ pub(crate) enum Refusal {
     BatchDropped,
     #[error("the server is stopping and has not done this")]
     Stopping,
-    /// The records or the network failed. The cause is for the log, not for the one who asked.
+    /// The records or the network failed. The cause goes to the log, not to the caller.
     #[error("{what}: {error}")]
     Failed { what: &'static str, error: String },
 }
@@ -93,7 +89,7 @@ impl Refusal {
     }
 }
 
-/// A name that somebody made up, fit to be shown.
+/// Shortens and escapes a name that a user entered.
 fn shown(name: &str) -> String {
     name.chars().take(80).flat_map(char::escape_default).collect()
 }

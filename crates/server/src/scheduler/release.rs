@@ -1,4 +1,4 @@
-//! After the turn's transaction: answers, and the core's pushes in the words of the wire.
+//! After the transaction of a turn: answers, and the core's pushes as messages of the wire.
 
 use kiln_api::{AssignedTask, Assignment, Down, SlotClaim, StepWork, StreamAssignment};
 use kiln_core::{Assigned, Claim, Push};
@@ -11,7 +11,7 @@ use super::{
 };
 
 impl Scheduler {
-    /// Says what the transaction has made true.
+    /// Sends everything that the transaction has made durable.
     pub(super) fn release(&mut self) {
         for reply in self.batch.replies.drain(..) {
             reply(&self.farm);
@@ -19,7 +19,7 @@ impl Scheduler {
         for (worker, send) in self.batch.outbox.sends.drain(..) {
             let down = match send {
                 Send::Down(down) => Some(down),
-                Send::Push(push) => wire(&self.farm, push),
+                Send::Push(push) => message_of(&self.farm, push),
             };
             if let Some(down) = down {
                 self.farm.send(worker, down);
@@ -34,8 +34,8 @@ impl Scheduler {
     }
 }
 
-/// The core's push in the words of the wire.
-fn wire(farm: &FarmState, push: Push) -> Option<Down> {
+/// Returns the message for a push of the core.
+fn message_of(farm: &FarmState, push: Push) -> Option<Down> {
     match push {
         Push::Assign { slot, claim, tasks } => {
             assignment(farm, slot, claim, &tasks).map(|all| Down::Assign(Box::new(all)))
@@ -102,7 +102,7 @@ fn assigned_task(live: &LiveJob, assigned: &Assigned) -> AssignedTask {
 
 fn slot_claim(spec: &JobSpec, claim: Claim) -> SlotClaim {
     SlotClaim {
-        // Blenders of short frames overlap well where each takes what is free: an equal part is not theirs to keep.
+        // Without a request for cores, each Blender uses the cores that are free: short frames overlap well that way.
         cores: if spec.requirements.cores.is_some() || spec.requirements.whole { claim.cores } else { 0 },
         memory: claim.memory,
         gpus: claim.gpus.iter().collect(),

@@ -1,4 +1,4 @@
-//! From the records back to the core.
+//! Restoration of the live state from the records.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,14 +19,14 @@ use super::{
     paths::Paths,
     plan::{plan_of, scheduling_of},
     roster::{LiveAttempt, Started},
-    worker::{KnownWorker, WorkerInfo},
+    worker::KnownWorker,
 };
 use crate::{clock::Clock, error::ServerError};
 
-/// Frames of a job by which its pace and the speeds of workers are known again.
+/// Frames of a job from whose times the estimates and the speeds of workers are restored.
 const TIMES: u32 = 1000;
 
-/// The farm as it stood when an earlier reign ended.
+/// Restores the farm as it was when the last epoch ended.
 pub(super) async fn farm(
     store: &Store,
     clock: Clock,
@@ -60,10 +60,9 @@ pub(super) async fn farm(
         if let Some(quarantine) = row.quarantine {
             farm.core.restore_quarantine(now, row.id, quarantine);
         }
-        let said: WorkerInfo = serde_json::from_value(row.info).unwrap_or_default();
         let known = KnownWorker {
             name: row.name,
-            said,
+            info: serde_json::from_value(row.info).unwrap_or_default(),
             desired: row.desired,
             pools: row.pools,
             last_seen_ms: row.last_seen_ms,
@@ -74,28 +73,28 @@ pub(super) async fn farm(
     let unfinished = store.unfinished_jobs().await?;
     let jobs = unfinished.len();
     for stored in unfinished {
-        let loaded = Loaded::read(store, stored).await?;
+        let loaded = LoadedJob::read(store, stored).await?;
         job(&mut farm, store, loaded).await?;
     }
-    tracing::info!(epoch = %farm.epoch, jobs, workers = farm.workers.len(), "records read");
+    tracing::info!(epoch = %farm.epoch, jobs, workers = farm.workers.len(), "farm restored");
     Ok(farm)
 }
 
-/// A job as the records have it, with all that grows with its frames.
-pub(super) struct Loaded {
+/// A job of the records, with the data that grows with its frames.
+pub(super) struct LoadedJob {
     stored: StoredJob,
-    /// Over the finished frames.
+    /// The sum over all finished frames.
     seconds: f64,
     finished: u32,
     paths: Paths,
     peaks: Vec<(StepIndex, WorkerId, u64)>,
     times: Vec<(TaskIndex, WorkerId, f64)>,
-    /// Tasks that are done, and whose intermediate files are gone.
+    /// Tasks that are done and whose intermediate files were removed.
     without_files: Vec<TaskId>,
 }
 
-impl Loaded {
-    /// Takes as long as the job is large: not in the middle of a turn.
+impl LoadedJob {
+    /// Reads a job. A large one takes long: not in the middle of a turn.
     pub(super) async fn read(store: &Store, stored: StoredJob) -> Result<Self, StoreError> {
         let (job, render) = (stored.row.id, stored.row.plan.frames_step());
         let (mut seconds, mut finished) = (0.0, 0_u32);
@@ -117,9 +116,9 @@ impl Loaded {
     }
 }
 
-/// Brings one job of the records to life.
-pub(super) async fn job(farm: &mut FarmState, store: &Store, loaded: Loaded) -> Result<(), StoreError> {
-    let Loaded { stored, seconds, finished, paths, peaks, times, without_files } = loaded;
+/// Adds a job of the records to the farm.
+pub(super) async fn job(farm: &mut FarmState, store: &Store, loaded: LoadedJob) -> Result<(), StoreError> {
+    let LoadedJob { stored, seconds, finished, paths, peaks, times, without_files } = loaded;
     let after = stored.row.spec.scheduling.after.iter().filter(|before| !farm.jobs.contains_key(before));
     let after: Vec<JobId> = after.copied().collect();
     let completed =
@@ -143,7 +142,7 @@ pub(super) async fn job(farm: &mut FarmState, store: &Store, loaded: Loaded) -> 
         live.bundles.extend(step.bundle.map(|bundle| (step.step, bundle)));
     }
     (live.seconds, live.finished, live.paths) = (seconds, finished, paths);
-    without_files.into_iter().for_each(|task| live.remove_files(task));
+    without_files.into_iter().for_each(|task| live.note_files_removed(task));
     let now = farm.clock.now();
     live.ended = row.state.is_end().then_some(now);
     live.ended_ms = row.ended_ms;
@@ -164,7 +163,7 @@ pub(super) async fn job(farm: &mut FarmState, store: &Store, loaded: Loaded) -> 
     farm.core.restore_job(now, plan, restored).map_err(|error| damaged(error.to_string()))?;
     farm.jobs.insert(row.id, live);
     for (step, worker, bytes) in peaks {
-        let on = farm.workers.get(&worker).map_or(0, |known| known.said.offered().memory);
+        let on = farm.workers.get(&worker).map_or(0, |known| known.info.offered().memory);
         farm.core.learn_peak(row.id, step, bytes, on);
     }
     for (index, worker, seconds) in times {
@@ -180,7 +179,7 @@ pub(super) fn completed_of(states: BTreeMap<JobId, JobState>) -> BTreeSet<JobId>
     states.into_iter().filter(|(_, state)| *state == JobState::Completed).map(|(job, _)| job).collect()
 }
 
-/// A stored job as the core takes it up.
+/// Returns the plan and the state with which the core restores a job.
 pub(super) fn restored_job(
     stored: &StoredJob,
     scheduling: SchedulingOptions,
@@ -211,7 +210,7 @@ pub(super) fn restored_job(
     Ok((plan, restored))
 }
 
-/// `None` for one that streamed when it was lost: it cannot go on.
+/// Returns `None` for an attempt that streamed when it expired: it cannot go on.
 fn phase_of(attempt: &AttemptRow) -> Option<RestoredPhase> {
     Some(match (attempt.state, attempt.slot) {
         (AttemptState::Assigned, None) => RestoredPhase::Streaming,

@@ -1,4 +1,4 @@
-//! Who is in the farm and what is handed out, each found by what is asked for.
+//! The workers of the farm and the live attempts, with their indexes.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,7 +10,7 @@ use kiln_types::{AttemptId, Epoch, JobId, Name, SlotIndex, TaskId, WorkerId};
 
 use super::worker::KnownWorker;
 
-/// The number behind the name of the second worker that wants it.
+/// The number that is added to the name of the second worker of this name.
 const FIRST_NUMBER: u32 = 2;
 
 /// All workers that the records know. No two have one name.
@@ -18,8 +18,7 @@ const FIRST_NUMBER: u32 = 2;
 pub(crate) struct Workers {
     all: HashMap<WorkerId, KnownWorker>,
     names: HashMap<String, WorkerId>,
-    /// Behind a name that several want, all numbers below this are taken: a thousand machines of one image join in a
-    /// thousand steps.
+    /// For each name, a number below which all are taken: a thousand machines of one image join in a thousand steps.
     numbers: HashMap<String, u32>,
 }
 
@@ -32,11 +31,11 @@ impl Deref for Workers {
 }
 
 impl Workers {
-    pub(crate) fn named(&self, name: &str) -> Option<WorkerId> {
+    pub(crate) fn by_name(&self, name: &str) -> Option<WorkerId> {
         self.names.get(name).copied()
     }
 
-    /// The name stays as it is; [`Workers::insert`] gives another.
+    /// Returns a worker whose name must not be changed; [`Workers::insert`] changes it.
     pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut KnownWorker> {
         self.all.get_mut(&id)
     }
@@ -63,11 +62,11 @@ impl Workers {
         Some(old)
     }
 
-    /// The wanted name, where another worker has it with a number behind it: the one that this worker has, else the
-    /// first that is free.
+    /// Returns the wanted name. If another worker has it, adds a number: the one that this worker has already, or the first
+    /// that is free.
     pub(super) fn free_name(&mut self, worker: WorkerId, wanted: &Name) -> String {
         let name = wanted.to_string();
-        if self.named(&name).is_none_or(|other| other == worker) {
+        if self.by_name(&name).is_none_or(|other| other == worker) {
             return name;
         }
         let own = self.all.get(&worker).map(|known| &known.name);
@@ -85,14 +84,14 @@ impl Workers {
     }
 }
 
-/// A name with a number behind it, as [`Workers::free_name`] gives them.
+/// Splits a name that [`Workers::free_name`] made into the wanted name and the number.
 fn numbered(name: &str) -> Option<(&str, u32)> {
     let (name, digits) = name.rsplit_once('-')?;
     let number: u32 = digits.parse().ok().filter(|number| *number >= FIRST_NUMBER)?;
     (number.to_string() == digits).then_some((name, number))
 }
 
-/// Before all others.
+/// Sorts before all others.
 const FIRST: AttemptId = AttemptId { epoch: Epoch(0), counter: 0 };
 
 pub(crate) struct LiveAttempt {
@@ -101,7 +100,7 @@ pub(crate) struct LiveAttempt {
     /// `None` while it streams.
     pub slot: Option<SlotIndex>,
     pub started: Option<Started>,
-    /// As Blender said.
+    /// The progress that Blender reports.
     pub fraction: Option<f32>,
 }
 
@@ -112,12 +111,12 @@ pub(crate) struct Started {
     pub at_ms: i64,
 }
 
-/// What is handed out and has not ended.
+/// The attempts that were dispatched and have not ended.
 #[derive(Default)]
 pub(crate) struct LiveAttempts {
     all: HashMap<AttemptId, LiveAttempt>,
     by_worker: BTreeSet<(WorkerId, AttemptId)>,
-    /// Those that run: what waits in queues is a hundred times as many.
+    /// Only those that run: dispatch queues hold a hundred times as many.
     running: BTreeSet<(JobId, AttemptId)>,
 }
 
@@ -135,7 +134,7 @@ impl LiveAttempts {
         self.all.insert(id, live);
     }
 
-    /// It runs now. What it is, where it is known.
+    /// Notes that an attempt runs, and returns it.
     pub(super) fn start(&mut self, id: AttemptId, started: Started) -> Option<&LiveAttempt> {
         let live = self.all.get_mut(&id)?;
         live.started = Some(started);
@@ -158,13 +157,11 @@ impl LiveAttempts {
         }
     }
 
-    /// In their order.
     pub(super) fn of_worker(&self, worker: WorkerId) -> impl Iterator<Item = (AttemptId, &LiveAttempt)> {
         let ids = self.by_worker.range((worker, FIRST)..).take_while(move |(of, _)| *of == worker);
         ids.filter_map(|(_, id)| Some((*id, self.all.get(id)?)))
     }
 
-    /// In their order.
     pub(super) fn running(&self, job: JobId) -> impl Iterator<Item = (AttemptId, &LiveAttempt)> {
         let ids = self.running.range((job, FIRST)..).take_while(move |(of, _)| *of == job);
         ids.filter_map(|(_, id)| Some((*id, self.all.get(id)?)))
@@ -183,7 +180,7 @@ mod tests {
             let name = self.free_name(id, &wanted.parse().unwrap());
             let known = KnownWorker {
                 name: name.clone(),
-                said: Default::default(),
+                info: Default::default(),
                 desired: DesiredState::Active,
                 pools: BTreeSet::new(),
                 last_seen_ms: 0,
@@ -203,18 +200,18 @@ mod tests {
         let mut workers = Workers::default();
         let names: Vec<String> = (1..=4).map(|id| workers.join(id, "node")).collect();
         assert_eq!(names, ["node", "node-2", "node-3", "node-4"]);
-        assert_eq!(workers.join(3, "node"), "node-3", "who comes back is who it was");
+        assert_eq!(workers.join(3, "node"), "node-3", "a worker that returns keeps its name");
         assert_eq!(workers.join(5, "node-4"), "node-4-2");
         assert_eq!(workers.join(6, "node-5"), "node-5");
         assert_eq!(workers.join(7, "node"), "node-6", "the one between is taken");
-        // What comes free is given again, the first of all too.
+        // Names that become free are used again.
         workers.leave(3);
         workers.leave(2);
         assert_eq!(workers.join(8, "node"), "node-2");
         assert_eq!(workers.join(9, "node"), "node-3");
         assert_eq!(workers.join(10, "node"), "node-7");
         workers.leave(1);
-        assert_eq!(workers.join(4, "node"), "node", "who wants the name itself gets it once it is free");
+        assert_eq!(workers.join(4, "node"), "node", "the name without a number is free");
         assert_eq!(workers.join(11, "node"), "node-4");
         assert_eq!(workers.join(12, "a/b"), "a/b");
     }

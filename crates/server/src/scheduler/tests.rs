@@ -1,4 +1,4 @@
-//! Random farms: what the records, replayed, say of a job must be what the database gives back of it.
+//! Random farms: the state of a job by its replayed records must be the state that the database returns.
 
 mod puppet;
 mod samples;
@@ -23,7 +23,7 @@ pub(super) use samples::{hello, spec};
 use steps::made_by;
 
 use super::*;
-use crate::{arrivals::Received, holds::Holds, space};
+use crate::{arrivals::WaitingMessage, holds::Holds, space};
 
 const WORKERS: u64 = 3;
 const BUNDLES: i32 = 60;
@@ -43,8 +43,8 @@ pub(super) fn new_bundle(count: i32) -> NewBundle {
     }
 }
 
-/// What people have set: shares, totals of limits, pools of workers, and the scheduling options of unfinished jobs.
-type Arranged = (
+/// The settings of users: shares, totals of limits, pools of workers, and the scheduling options of unfinished jobs.
+type Settings = (
     BTreeMap<Account, Share>,
     BTreeMap<String, u32>,
     BTreeMap<WorkerId, BTreeSet<kiln_types::ShortName>>,
@@ -60,7 +60,7 @@ struct World {
     puppets: Vec<Puppet>,
     rng: StdRng,
     links: u64,
-    /// How often each kind of thing was compared, so that the test cannot pass by having nothing to compare.
+    /// The number of comparisons of each kind, so that the test cannot pass without any.
     compared: BTreeMap<&'static str, usize>,
 }
 
@@ -94,7 +94,7 @@ impl World {
         self.scheduler().store.commit((0..BUNDLES).map(made).collect()).await.unwrap();
     }
 
-    /// Everything that has ended is due; afterwards a new job may or may not find its files.
+    /// Removes everything that has ended; afterwards a new job may or may not find its files.
     async fn expire(&mut self) {
         let due = Some(i64::MAX);
         let at_ms = crate::clock::unix_ms();
@@ -108,7 +108,7 @@ impl World {
             promised_ms: i64::MAX,
         };
         let (reply, mut answer) = oneshot::channel();
-        // What was decided and is not written yet is not seen here, and no harm is done.
+        // Decisions that are not written yet need not be seen here.
         let due = Box::new(self.scheduler().store.due(&expiry).await.unwrap());
         self.input(Input::Expire { expiry, due, reply }).await;
         self.turn().await;
@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    /// A job that may render has its files.
+    /// Checks that a job that may render has its files.
     async fn files_are_there(&mut self) {
         let scheduler = self.scheduler.as_mut().unwrap();
         for stored in scheduler.store.unfinished_jobs().await.unwrap() {
@@ -173,7 +173,7 @@ impl World {
                         let at_home = live.spec.session.bundle;
                         let bundle = assignment.work.session.as_ref().map(|session| session.bundle);
                         if assignment.work.kind == StepKind::Render && !live.spec.bake.is_empty() {
-                            // What it renders from is what the last bake made, on disk as in memory.
+                            // The frames render from the bundle of the last bake, on disk as in memory.
                             let stored = store.job(assignment.job).await.unwrap().unwrap();
                             assert_eq!(stored.steps[0].bundle, bundle);
                             assert_eq!(stored.steps[0].done, 1, "frames before their bake");
@@ -207,7 +207,7 @@ impl World {
 
     async fn up(&mut self, worker: usize, up: Up) {
         let (worker, link) = (self.puppets[worker].id, self.puppets[worker].link);
-        self.input(Input::Up { worker, link, up, received: Received::default() }).await;
+        self.input(Input::Up { worker, link, up, waiting: WaitingMessage::default() }).await;
     }
 
     async fn join(&mut self, worker: usize) {
@@ -220,12 +220,12 @@ impl World {
         let held = puppet.held.values().map(|(held, _)| *held).collect();
         let hello = Box::new(hello(puppet.id, held));
         let link = LinkHandle { number: self.links, out, end: CancellationToken::new() };
-        self.input(Input::Join { hello, link, received: Received::default() }).await;
+        self.input(Input::Join { hello, link, waiting: WaitingMessage::default() }).await;
     }
 
-    async fn finish(&mut self, worker: usize, attempt: AttemptId, finished: Option<CheckedReport>) {
+    async fn finish(&mut self, worker: usize, attempt: AttemptId, report: Option<CheckedReport>) {
         let Some((held, makes)) = self.puppets[worker].held.remove(&attempt) else { return };
-        let finished = finished.unwrap_or_else(|| {
+        let report = report.unwrap_or_else(|| {
             made(match makes {
                 Makes::Frame(frame) => delivered(frame),
                 Makes::Bundle => MadeFiles::Bundle(baked(held.task.job, attempt)),
@@ -233,11 +233,11 @@ impl World {
             })
         });
         let (worker, link) = (self.puppets[worker].id, self.puppets[worker].link);
-        let (hold, received) = (Holds::default().begin(), Received::default());
-        self.input(Input::Finished { worker, link, attempt, finished, hold, received }).await;
+        let (hold, waiting) = (Holds::default().begin(), WaitingMessage::default());
+        self.input(Input::Finished { worker, link, attempt, report, hold, waiting }).await;
     }
 
-    /// One thing happens.
+    /// Makes one random input.
     async fn happen(&mut self) {
         let worker = self.rng.random_range(0..self.puppets.len());
         let last = self.scheduler().farm.last_job.0.max(1);
@@ -268,14 +268,14 @@ impl World {
             }
             2..=4 => self.join(worker).await,
             5 => {
-                // Its process died with all that it held.
+                // The process of the worker died with all its attempts.
                 self.puppets[worker].held.clear();
                 self.join(worker).await;
             }
             6 => {
                 let (id, link) = (self.puppets[worker].id, self.puppets[worker].link);
                 self.puppets[worker].downs = None;
-                self.input(Input::Gone { worker: id, link }).await;
+                self.input(Input::Disconnected { worker: id, link }).await;
             }
             7..=13 => {
                 if let Some(attempt) = some {
@@ -304,7 +304,7 @@ impl World {
                 }
             }
             24 => {
-                // Now and then it takes something else for a bake, or a bake for a frame.
+                // At times the worker confuses a bake with something else.
                 if let Some(attempt) = some.filter(|_| self.rng.random_bool(0.3)) {
                     let (held, makes) = &self.puppets[worker].held[&attempt];
                     let wrong = match makes {
@@ -318,7 +318,7 @@ impl World {
             }
             25..=27 => self.answer_revokes(worker).await,
             28 => self.pass(worker, 40_000).await,
-            // Long enough for ended jobs to leave the memory: verbs read them back.
+            // Long enough for the core to forget ended jobs: commands read them again.
             29 => self.pass(worker, 11 * 60_000).await,
             30 => {
                 let attempt = AttemptId { epoch: Epoch(1), counter: self.rng.random_range(1..50) };
@@ -326,18 +326,18 @@ impl World {
                     self.up(worker, Up::Started { attempt }).await;
                 }
             }
-            31 => self.verb(job, JobAction::Pause).await,
-            32 | 33 => self.verb(job, JobAction::Resume).await,
-            34 => self.verb(job, JobAction::Cancel).await,
-            35 => self.verb(job, JobAction::Retry).await,
-            36 => self.verb(job, JobAction::Rebake).await,
+            31 => self.command(job, JobCommand::Pause).await,
+            32 | 33 => self.command(job, JobCommand::Resume).await,
+            34 => self.command(job, JobCommand::Cancel).await,
+            35 => self.command(job, JobCommand::Retry).await,
+            36 => self.command(job, JobCommand::Rebake).await,
             37 => {
                 let frames = self.rng.random_bool(0.7).then(|| FrameSet::range(frame, frame, 1).unwrap());
-                self.verb(job, JobAction::Rerender(frames)).await;
+                self.command(job, JobCommand::Rerender(frames)).await;
             }
             38 => {
                 let more = FrameSet::range(frame, frame + 1, 1).unwrap();
-                self.verb(job, JobAction::Extend(more)).await;
+                self.command(job, JobCommand::Extend(more)).await;
             }
             40 => {
                 let JobScheduling { priority, after, not_before_ms, max_workers } = self.any_scheduling(job);
@@ -348,13 +348,13 @@ impl World {
                     not_before_ms: Some(not_before_ms),
                 };
                 let job = JobId(self.rng.random_range(1..=last));
-                self.verb(job, JobAction::Change(change)).await;
+                self.command(job, JobCommand::Change(change)).await;
             }
             41 => self.set(worker).await,
             42..=44 => self.add_step(job).await,
             45 => self.calm().await,
             _ => match self.rng.random_range(0..4) {
-                0 => self.verb(job, JobAction::Delete { force: true }).await,
+                0 => self.command(job, JobCommand::Delete { force: true }).await,
                 1 => self.contradict(job).await,
                 _ => self.restart().await,
             },
@@ -377,14 +377,14 @@ impl World {
         ["ada", "ben", "cid"][self.rng.random_range(0..3)].to_owned()
     }
 
-    /// Now and then one that the farm does not have, or has too few of.
+    /// Returns limits, at times one that the farm does not have, or whose total is too small.
     fn limits(&mut self) -> BTreeMap<kiln_types::ShortName, std::num::NonZeroU32> {
         let some = self.rng.random_bool(0.1);
         let count = self.rng.random_range(1..3).try_into().unwrap();
         some.then(|| ("nuke".parse().unwrap(), count)).into_iter().collect()
     }
 
-    /// It waits for this job, and perhaps for a time, which may have passed.
+    /// Returns options with a dependency on this job, and perhaps a start time, which may have passed.
     fn any_scheduling(&mut self, after: JobId) -> JobScheduling {
         let at_ms = crate::clock::unix_ms() + self.rng.random_range(-10..60_000);
         JobScheduling {
@@ -421,7 +421,7 @@ impl World {
         self.input(Input::Set { setting, reply }).await;
     }
 
-    fn arranged(&mut self) -> Arranged {
+    fn arranged(&mut self) -> Settings {
         let farm = &self.scheduler().farm;
         let pools: BTreeMap<_, _> =
             farm.workers.iter().map(|(id, known)| (*id, known.pools.clone())).collect();
@@ -430,12 +430,12 @@ impl World {
         (farm.shares.clone(), farm.limits.clone(), pools, scheduling)
     }
 
-    async fn verb(&mut self, job: JobId, verb: JobAction) {
+    async fn command(&mut self, job: JobId, command: JobCommand) {
         let (reply, _) = oneshot::channel();
-        self.input(Input::Job { job, verb, reply }).await;
+        self.input(Input::Job { job, command, reply }).await;
     }
 
-    /// Only this worker gives a sign of life, at the end: leases may have run out.
+    /// Lets time pass, after which only this worker sends a heartbeat: leases may have expired.
     async fn pass(&mut self, worker: usize, ms: u64) {
         self.scheduler().farm.clock.advance(ms);
         self.turn().await;
@@ -453,14 +453,14 @@ impl World {
         self.is_restored(&arranged);
     }
 
-    /// A broken invariant about this job drops a batch with one input, as if it had never come.
+    /// Breaks an invariant about this job: a batch with one input is dropped as if it had never arrived.
     async fn contradict(&mut self, job: JobId) {
         self.turn().await;
         let arranged = self.arranged();
         let (reply, mut answer) = oneshot::channel();
-        let verb = if self.rng.random_bool(0.5) { JobAction::Cancel } else { JobAction::Rerender(None) };
+        let command = if self.rng.random_bool(0.5) { JobCommand::Cancel } else { JobCommand::Rerender(None) };
         let scheduler = self.scheduler();
-        scheduler.take(Input::Job { job, verb, reply }).await.unwrap();
+        scheduler.take(Input::Job { job, command, reply }).await.unwrap();
         let broken = kiln_core::BrokenInvariant { job: Some(job), what: "made by a test".to_owned() };
         scheduler.recover(Box::new(broken)).await.unwrap();
         assert!(answer.try_recv().is_err(), "it is acknowledged although it was dropped");
@@ -477,10 +477,10 @@ impl World {
         }
     }
 
-    /// The scheduler knows what was set before, and what the records say of each job.
-    fn is_restored(&mut self, arranged: &Arranged) {
+    /// Checks that the scheduler has the settings, and the state of each job by its records.
+    fn is_restored(&mut self, arranged: &Settings) {
         assert_eq!(self.arranged(), *arranged, "what was set is another after a restart");
-        // A core that was built from the replayed records stands where the server's does.
+        // A core that was built from the replayed records has the state of the server's core.
         let mut core = Core::new(Epoch(u32::MAX), Config::default());
         for id in self.ledger.job_ids().collect::<Vec<_>>() {
             let (plan, restored) = self.ledger.restored(id).unwrap();
@@ -540,7 +540,7 @@ impl World {
     }
 }
 
-/// In one order, whoever says it.
+/// Sorts the parts whose order differs.
 fn plain(mut job: RestoredJob) -> RestoredJob {
     for step in &mut job.steps {
         step.histories.sort_by_key(|history| history.task);
@@ -549,7 +549,7 @@ fn plain(mut job: RestoredJob) -> RestoredJob {
     job
 }
 
-/// `KILN_SEED=N` runs one seed alone, `KILN_SEEDS=N` that many.
+/// `KILN_SEED=N` runs one seed, `KILN_SEEDS=N` that number of seeds.
 #[tokio::test]
 async fn the_database_gives_back_what_the_records_say() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! Nobody waits long: what goes first, by the order of what happens.
+//! The order of inputs within and between turns: no input waits long.
 
 use kiln_api::{Down, Hello, Up};
 use kiln_core::Config;
@@ -8,12 +8,12 @@ use tempfile::TempDir;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{
-    input::Look,
+    input::StateReader,
     tests::{hello, new_bundle, spec},
     *,
 };
 use crate::{
-    arrivals::{Arrival, Received},
+    arrivals::{Arrival, WaitingMessage},
     logs::Logs,
     space,
 };
@@ -48,8 +48,8 @@ impl World {
             let link = LinkHandle { number, out, end: CancellationToken::new() };
             world
                 .handle
-                .told
-                .try_send(Input::Join { hello: Box::new(hello), link, received: Received::default() })
+                .messages
+                .try_send(Input::Join { hello: Box::new(hello), link, waiting: WaitingMessage::default() })
                 .ok()
                 .unwrap();
         }
@@ -61,15 +61,15 @@ impl World {
         self.scheduler.round(&mut Vec::new(), &mut Vec::new()).await.unwrap();
     }
 
-    /// As the link of this worker does, now by the scheduler's clock.
+    /// Sends a message as the link of this worker does.
     fn say(&self, number: u64, up: Up) {
         let arrival = &self.arrivals[number as usize - 1];
-        let (worker, link, received) = (WorkerId::from_bits(number).unwrap(), number, arrival.receive());
-        self.handle.told.try_send(Input::Up { worker, link, up, received }).ok().unwrap();
+        let (worker, link, waiting) = (WorkerId::from_bits(number).unwrap(), number, arrival.receive());
+        self.handle.messages.try_send(Input::Up { worker, link, up, waiting }).ok().unwrap();
         arrival.listen(self.scheduler.farm.clock.now());
     }
 
-    /// The workers that the core takes for dead.
+    /// Returns the workers whose leases have expired.
     fn dead(&self) -> Vec<u64> {
         let all = self.scheduler.farm.core.workers().into_iter();
         all.filter(|view| view.state == WorkerState::Offline).map(|view| view.id.bits()).collect()
@@ -80,23 +80,23 @@ impl World {
         let mut spec = Box::new(spec(9, "sequential", false));
         spec.frames = FrameSet::range(1, 100_000, 1).unwrap();
         let input = Input::Submit { spec, notices: Vec::new(), held: false, reply };
-        self.handle.asked.try_send(input).ok().unwrap();
+        self.handle.requests.try_send(input).ok().unwrap();
         answer
     }
 
-    /// How many tasks a page shows as handed out.
+    /// Reads the number of dispatched tasks as a page shows it.
     fn page(&self, job: JobId) -> oneshot::Receiver<u32> {
         let (reply, answer) = oneshot::channel();
-        let look: Look = Box::new(move |farm| {
+        let look: StateReader = Box::new(move |farm| {
             let counts = farm.core.job(job).unwrap().counts();
             reply.send(counts.assigned).unwrap();
         });
-        self.handle.asked.try_send(Input::Look(look)).ok().unwrap();
+        self.handle.requests.try_send(Input::Read(look)).ok().unwrap();
         answer
     }
 
-    /// How many tasks workers were told of since the last time.
-    fn told(&mut self) -> u32 {
+    /// Returns the number of tasks that workers were assigned since the last call.
+    fn assigned(&mut self) -> u32 {
         let mut tasks = 0;
         for downs in &mut self.downs {
             while let Ok(down) = downs.try_recv() {
@@ -110,28 +110,28 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_job_for_thousands_of_idle_slots_holds_up_neither_a_page_nor_another_wish() {
+async fn a_job_for_thousands_of_idle_slots_delays_neither_reads_nor_requests() {
     let mut world = World::idle().await;
     let slots = WORKERS as u32 * u32::from(SLOTS);
     let mut answer = world.submit();
     world.round().await;
     let job = answer.try_recv().unwrap().unwrap();
-    let mut told = world.told();
-    assert!(0 < told && told < slots / 4, "one turn hands out some of it: {told}");
+    let mut assigned = world.assigned();
+    assert!(0 < assigned && assigned < slots / 4, "one turn dispatches a part: {assigned}");
 
     let mut pages = 0;
-    while told < slots {
-        // Both are answered before the rest of the slots is served.
+    while assigned < slots {
+        // Both are answered before the other slots are filled.
         let mut page = world.page(job);
-        let (reply, mut desired) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         let fetched = Input::Fetched { job, sequence: 1, reply };
-        world.handle.asked.try_send(fetched).ok().unwrap();
+        world.handle.requests.try_send(fetched).ok().unwrap();
         world.round().await;
-        assert_eq!(page.try_recv(), Ok(told), "a page shows what is on disk and told");
-        assert!(desired.try_recv().unwrap().is_ok());
-        let more = world.told();
+        assert_eq!(page.try_recv(), Ok(assigned), "a page shows what is on disk and sent");
+        assert!(answer.try_recv().unwrap().is_ok());
+        let more = world.assigned();
         assert!(more > 0 && more < slots / 4, "{more}");
-        told += more;
+        assigned += more;
         pages += 1;
     }
     assert!(pages > 4, "{pages}");
@@ -144,26 +144,26 @@ async fn people_are_heard_before_workers_and_workers_while_people_ask() {
     let mut answer = world.submit();
     world.round().await;
     let job = answer.try_recv().unwrap().unwrap();
-    // Far more than one turn takes of what workers say, and behind all of it one who looks.
-    let said = 3 * AT_ONCE;
-    for at in 0..said {
+    // Far more messages than one turn takes, and a read behind them.
+    let count = 3 * AT_ONCE;
+    for at in 0..count {
         let number = at as u64 % WORKERS + 1;
         let (worker, link) = (WorkerId::from_bits(number).unwrap(), number);
-        let received = Received::default();
-        world.handle.told.try_send(Input::Up { worker, link, up: Up::Heartbeat, received }).ok().unwrap();
+        let waiting = WaitingMessage::default();
+        world.handle.messages.try_send(Input::Up { worker, link, up: Up::Heartbeat, waiting }).ok().unwrap();
     }
     let (reply, mut behind) = oneshot::channel();
-    let look: Look = Box::new(move |_| reply.send(()).unwrap());
-    world.handle.told.try_send(Input::Look(look)).ok().unwrap();
+    let read: StateReader = Box::new(move |_| reply.send(()).unwrap());
+    world.handle.messages.try_send(Input::Read(read)).ok().unwrap();
 
     let mut page = world.page(job);
     world.round().await;
-    assert!(page.try_recv().is_ok(), "a page waits for no worker's turn");
-    assert_eq!(world.scheduler.told.len(), said + 1 - AT_ONCE, "workers were heard all the same");
+    assert!(page.try_recv().is_ok(), "a page does not wait for messages of workers");
+    assert_eq!(world.scheduler.messages.len(), count + 1 - AT_ONCE, "messages were applied, too");
     assert_eq!(behind.try_recv(), Err(TryRecvError::Empty));
     for _ in 0..2 {
         world.round().await;
-        assert_eq!(behind.try_recv(), Err(TryRecvError::Empty), "it stands behind what was told before");
+        assert_eq!(behind.try_recv(), Err(TryRecvError::Empty), "it is behind all earlier messages");
     }
     world.round().await;
     assert_eq!(behind.try_recv(), Ok(()));
@@ -176,15 +176,15 @@ async fn a_stall_longer_than_the_lease_expires_nobody_whose_heartbeat_waits() {
     let mut answer = world.submit();
     world.round().await;
     let job = answer.try_recv().unwrap().unwrap();
-    while world.told() > 0 {
+    while world.assigned() > 0 {
         world.round().await;
     }
     let out = |world: &World| world.scheduler.farm.core.job(job).unwrap().counts().assigned;
     let all = out(&world);
     assert!(all >= WORKERS as u32 * u32::from(SLOTS));
 
-    // For longer than a lease nothing is applied. More than one turn takes has come meanwhile, and behind all of it the
-    // heartbeats of all workers but one.
+    // Nothing is applied for longer than a lease. Meanwhile more messages than one turn takes have arrived, and behind them
+    // the heartbeats of all workers but one.
     world.scheduler.farm.clock.advance(lease + 10_000);
     for _ in 0..AT_ONCE + 904 {
         world.say(
@@ -194,10 +194,10 @@ async fn a_stall_longer_than_the_lease_expires_nobody_whose_heartbeat_waits() {
     }
     (1..WORKERS).for_each(|number| world.say(number, Up::Heartbeat));
     world.round().await;
-    assert!(!world.scheduler.told.is_empty(), "the heartbeats wait");
-    assert_eq!(world.dead(), [WORKERS], "whose heartbeat waits is not dead, and who said nothing is");
+    assert!(!world.scheduler.messages.is_empty(), "the heartbeats wait");
+    assert_eq!(world.dead(), [WORKERS], "only the worker without a heartbeat has expired");
     assert!(out(&world) >= all - u32::from(SLOTS) * 2, "what is rendered is not thrown away");
-    while !world.scheduler.told.is_empty() {
+    while !world.scheduler.messages.is_empty() {
         world.round().await;
     }
     assert_eq!(world.dead(), [WORKERS]);
@@ -208,8 +208,8 @@ async fn a_stall_longer_than_the_lease_expires_nobody_whose_heartbeat_waits() {
 async fn a_lease_is_silence_that_somebody_listened_to() {
     let lease = Config::default().lease_ms;
     let mut world = World::idle().await;
-    // 1 said something early and nothing since; the link of 2 cannot hand on what it has received; 3 has been silent from
-    // the start, and connects again.
+    // Worker 1 sent a message early and none since; the link of 2 cannot pass on what it has received; 3 has been silent
+    // from the start, and connects again.
     world.scheduler.farm.clock.advance(lease - 5_000);
     (4..=WORKERS).chain([1]).for_each(|number| world.say(number, Up::Heartbeat));
     let held = world.arrivals[1].receive();
@@ -218,7 +218,7 @@ async fn a_lease_is_silence_that_somebody_listened_to() {
     let third = WorkerId::from_bits(3).unwrap();
     let again = world.scheduler.arrivals.connect(third, world.scheduler.farm.clock.now());
     let hello = again.receive();
-    world.handle.told.try_send(Input::Gone { worker: third, link: 3 }).ok().unwrap();
+    world.handle.messages.try_send(Input::Disconnected { worker: third, link: 3 }).ok().unwrap();
     world.round().await;
     assert_eq!(world.dead(), [3], "it held nothing, and its connection is gone");
     // The heartbeat of 1 counts from when it arrived, 10 s before it was applied.
@@ -248,7 +248,7 @@ async fn what_runs_is_not_taken_to_hang_while_its_sign_of_life_waits() {
     world.say(1, Up::Started { attempt: alive });
     world.say(2, Up::Started { attempt: hung });
     world.round().await;
-    // Blender has worked all the time, as its worker says: the server hears of it late.
+    // Blender has worked all the time; the message of its worker is applied late.
     world.scheduler.farm.clock.advance(hang + 10_000);
     for _ in 0..AT_ONCE {
         world.say(3, Up::Heartbeat);
@@ -256,7 +256,7 @@ async fn what_runs_is_not_taken_to_hang_while_its_sign_of_life_waits() {
     world.say(1, Up::Alive { attempt: alive, moved: false });
     (1..=WORKERS).filter(|number| *number != 2).for_each(|number| world.say(number, Up::Heartbeat));
     world.arrivals[1].listen(world.scheduler.farm.clock.now());
-    while !world.scheduler.told.is_empty() {
+    while !world.scheduler.messages.is_empty() {
         world.round().await;
     }
     let runs = |world: &World, attempt| world.scheduler.farm.core.attempt_task(attempt).is_some();

@@ -1,4 +1,4 @@
-//! A worker: what it says of itself, and what the farm knows of it.
+//! A worker: its description of itself, and what the farm knows about it.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,14 @@ use super::plan;
 
 /// Tags, or network cards, of one worker.
 const MAX_LISTED: usize = 64;
-/// Characters of one text that a worker says of itself.
+/// Characters of one text in a worker's description.
 const MAX_TEXT: usize = 120;
 
-/// A worker, here or gone.
+/// A worker, connected or not.
 pub(crate) struct KnownWorker {
     pub name: String,
-    pub said: WorkerInfo,
+    pub info: WorkerInfo,
     pub desired: DesiredState,
-    /// In which the farm has put it.
     pub pools: BTreeSet<ShortName>,
     pub last_seen_ms: i64,
     pub link: Option<LinkHandle>,
@@ -30,7 +29,7 @@ pub(crate) struct KnownWorker {
 impl KnownWorker {
     /// The offer of the worker, with the labels of its pools.
     pub(crate) fn offer(&self) -> WorkerOffer {
-        let mut offer = self.said.offer(&self.name);
+        let mut offer = self.info.offer(&self.name);
         offer.labels.extend(self.pools.iter().map(|pool| plan::pool_label(pool)));
         offer
     }
@@ -45,7 +44,7 @@ pub(crate) struct WorkerInfo {
     pub slots: u16,
     pub blenders: Vec<BlenderOffer>,
     pub shared: Vec<String>,
-    /// All that the machine has where `None`.
+    /// `None` for all that the machine has.
     pub offered: Option<Offered>,
     pub tags: Vec<String>,
     pub unavailable: Option<Unavailability>,
@@ -63,7 +62,7 @@ impl WorkerInfo {
             shared: hello.shared.iter().map(ToString::to_string).collect(),
             offered: hello.offered,
             tags: hello.tags.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
-            unavailable: hello.unavailable.map(shown),
+            unavailable: hello.unavailable.map(shorten),
             wakes: hello.wakes,
             macs: hello.macs.iter().take(MAX_LISTED).map(|mac| short(mac)).collect(),
         }
@@ -73,7 +72,7 @@ impl WorkerInfo {
         self.offered.unwrap_or(Offered { cores: self.machine.cores, memory: self.machine.memory })
     }
 
-    /// The memory of each GPU, 0 where it is not known. One GPU is listed once for each backend: the longest list has
+    /// Returns the memory of each GPU, 0 if it is not known. One GPU is listed once for each backend: the longest list has
     /// them all.
     fn gpus(&self) -> Vec<u64> {
         let listed = |blender: &BlenderOffer, class: DeviceClass| {
@@ -85,7 +84,7 @@ impl WorkerInfo {
         lists.max_by_key(Vec::len).unwrap_or_default()
     }
 
-    /// The offer, with the labels that [`plan::labels`] asks for.
+    /// Returns the offer, with the labels that [`plan::labels`] requires.
     fn offer(&self, name: &str) -> WorkerOffer {
         let mut labels = BTreeSet::new();
         for blender in &self.blenders {
@@ -118,12 +117,12 @@ impl WorkerInfo {
     }
 }
 
-/// A text of a worker, fit to be kept and shown.
+/// Shortens a text of a worker, and removes control characters.
 fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }
 
-pub(super) fn shown(reason: Unavailability) -> Unavailability {
+pub(super) fn shorten(reason: Unavailability) -> Unavailability {
     Unavailability { why: short(&reason.why), ..reason }
 }
 

@@ -1,4 +1,4 @@
-//! The packet that a sleeping network card wakes its machine at, and where it is sent.
+//! Wake-on-LAN packets, at which a sleeping network card wakes its machine.
 
 use std::{
     io,
@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-/// Where nobody listens: the card itself looks at every packet that passes.
+/// The discard port: the card reads every packet, whatever its port.
 const PORT: u16 = 9;
 
 /// The address of a network card.
@@ -16,7 +16,7 @@ pub(super) struct Mac([u8; 6]);
 impl FromStr for Mac {
     type Err = ();
 
-    /// `52:54:00:12:34:56`.
+    /// Reads an address such as `52:54:00:12:34:56`.
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut parts = text.split(':');
         let mut bytes = [0; 6];
@@ -29,7 +29,7 @@ impl FromStr for Mac {
 }
 
 impl Mac {
-    /// Six bytes of ones, then the address sixteen times.
+    /// Returns the packet: six bytes of ones, then the address sixteen times.
     pub(super) fn packet(self) -> [u8; 102] {
         let mut packet = [0xff; 102];
         for place in packet[6..].chunks_exact_mut(6) {
@@ -39,16 +39,16 @@ impl Mac {
     }
 }
 
-/// Why no packet has left.
+/// The reasons for which no packet was sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WakeError {
-    #[error("this server is on no network that it could send the call on")]
+    #[error("the server is on no network with a broadcast address")]
     NoNetwork,
-    #[error("the call could not be sent: {0}")]
+    #[error("the packet could not be sent: {0}")]
     Send(#[from] io::Error),
 }
 
-/// Sends the packets on every network of this machine, or to these places.
+/// Sends the packets on every network of this machine, or to these addresses.
 pub(super) fn send(macs: &[Mac], targets: Option<&[SocketAddr]>) -> Result<(), WakeError> {
     let routes = match targets {
         Some(targets) => targets.iter().map(|to| (Ipv4Addr::UNSPECIFIED, *to)).collect(),
@@ -59,7 +59,7 @@ pub(super) fn send(macs: &[Mac], targets: Option<&[SocketAddr]>) -> Result<(), W
         match send_on(macs, from, to) {
             Ok(()) => last = Ok(()),
             Err(error) if last.is_err() => last = Err(error.into()),
-            Err(error) => tracing::debug!(%error, %to, "a network does not take the call"),
+            Err(error) => tracing::debug!(%error, %to, "wake-on-LAN packet not sent"),
         }
     }
     last
@@ -74,19 +74,19 @@ fn send_on(macs: &[Mac], from: Ipv4Addr, to: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// This machine's address in each of its networks, and that of all machines there.
+/// Returns this machine's address in each of its networks, and the broadcast address there.
 fn broadcasts() -> io::Result<Vec<(Ipv4Addr, SocketAddr)>> {
     let route = |interface: if_addrs::Interface| match interface.addr {
         if_addrs::IfAddr::V4(own) if !own.ip.is_loopback() => {
-            Some((own.ip, SocketAddr::new(IpAddr::V4(everyone(own.ip, own.netmask)?), PORT)))
+            Some((own.ip, SocketAddr::new(IpAddr::V4(broadcast(own.ip, own.netmask)?), PORT)))
         }
         _ => None,
     };
     Ok(if_addrs::get_if_addrs()?.into_iter().filter_map(route).collect())
 }
 
-/// All machines of a network; `None` where there is no room for any. An interface need not have been told the address.
-fn everyone(own: Ipv4Addr, netmask: Ipv4Addr) -> Option<Ipv4Addr> {
+/// Returns the broadcast address of a network, which an interface need not know; `None` if the network has one host.
+fn broadcast(own: Ipv4Addr, netmask: Ipv4Addr) -> Option<Ipv4Addr> {
     let hosts = !u32::from(netmask);
     (hosts > 1).then(|| Ipv4Addr::from(u32::from(own) | hosts))
 }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_packet_is_what_cards_wake_at() {
+    fn the_packet_repeats_the_address() {
         let mac: Mac = "52:54:00:aB:34:56".parse().unwrap();
         let packet = mac.packet();
         assert_eq!(packet[..6], [0xff; 6]);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_none() {
+    fn malformed_addresses_are_refused() {
         for text in [
             "",
             "52:54:00:12:34",
@@ -119,15 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn everyone_in_a_network_has_one_address() {
-        let everyone = |own: [u8; 4], mask: [u8; 4]| super::everyone(own.into(), mask.into());
-        assert_eq!(everyone([10, 213, 77, 1], [255, 255, 255, 0]), Some([10, 213, 77, 255].into()));
-        assert_eq!(everyone([10, 1, 2, 3], [255, 252, 0, 0]), Some([10, 3, 255, 255].into()));
-        assert_eq!(everyone([10, 8, 0, 2], [255, 255, 255, 255]), None, "the end of a tunnel");
+    fn the_broadcast_address_follows_from_the_netmask() {
+        let broadcast = |own: [u8; 4], mask: [u8; 4]| super::broadcast(own.into(), mask.into());
+        assert_eq!(broadcast([10, 213, 77, 1], [255, 255, 255, 0]), Some([10, 213, 77, 255].into()));
+        assert_eq!(broadcast([10, 1, 2, 3], [255, 252, 0, 0]), Some([10, 3, 255, 255].into()));
+        assert_eq!(broadcast([10, 8, 0, 2], [255, 255, 255, 255]), None, "the end of a tunnel");
     }
 
     #[test]
-    fn without_a_place_to_send_to_it_says_so() {
+    fn without_a_network_nothing_is_sent() {
         assert!(matches!(send(&[], Some(&[])), Err(WakeError::NoNetwork)));
     }
 }

@@ -1,4 +1,4 @@
-//! Chunks in and out over HTTP, whole files that become chunks, and what is no chunk at all.
+//! Chunks over HTTP: uploads, downloads, malformed ones, and whole files that become chunks.
 
 use std::io::Write as _;
 
@@ -94,7 +94,7 @@ async fn a_file_arrives_in_chunks_and_leaves_whole_in_parts_or_in_chunks() {
 }
 
 #[tokio::test]
-async fn what_is_no_chunk_is_a_problem_and_what_came_before_it_stays() {
+async fn a_malformed_chunk_is_a_problem_and_those_before_it_stay() {
     let farm = Farm::start().await;
     let good = file(noise(100_000, 2));
     let whole = good.frames[0].clone();
@@ -135,7 +135,7 @@ async fn what_is_no_chunk_is_a_problem_and_what_came_before_it_stays() {
 }
 
 #[tokio::test]
-async fn what_is_no_recipe_makes_no_blob() {
+async fn a_malformed_recipe_makes_no_blob() {
     let farm = Farm::start().await;
     let good = file(noise(200_000, 4));
     assert_eq!(farm.put_frames(good.frames.concat()).await.status(), StatusCode::NO_CONTENT);
@@ -221,7 +221,7 @@ async fn chunks_on_a_full_disk_are_turned_away() {
     drop(disk);
 }
 
-/// What is kept whole, besides manifests.
+/// Returns the blobs that are kept whole, without those of these names.
 fn whole_blobs(farm: &Farm, but: &[String]) -> Vec<String> {
     let mut names = files_below(farm.data.path());
     names.retain(|name| name.starts_with("blobs/") && !but.iter().any(|but| name.ends_with(but.as_str())));
@@ -275,7 +275,7 @@ async fn a_packed_upload_is_bundled_unpacked_and_then_split() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_server_left_whole_is_split_by_the_next() {
+async fn files_that_an_earlier_server_left_whole_are_split_by_the_next() {
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options| options.chunks = false).await;
     let none = problem(farm.send(Method::POST, "/api/v1/chunks/missing", vec![]).await).await;
     assert_eq!(none.code, ProblemCode::NotFound);

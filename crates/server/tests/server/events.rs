@@ -1,4 +1,4 @@
-//! The stream of changes has neither gap nor duplicate, wherever it is taken up.
+//! The stream of changes has neither gap nor duplicate, wherever it is resumed.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ async fn until_end(stream: &mut EventStream) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn it_can_be_taken_up_anywhere() {
+async fn the_stream_can_be_resumed_anywhere() {
     let farm = Farm::start().await;
     let client = farm.client.clone();
     // One listens from the beginning, while it happens.
@@ -61,7 +61,7 @@ async fn it_can_be_taken_up_anywhere() {
 }
 
 #[tokio::test]
-async fn it_outlives_a_restart() {
+async fn the_stream_outlives_a_restart() {
     let farm = Farm::start().await;
     let job = farm.submit("1-2").await;
     let farm = farm.restart().await;

@@ -1,4 +1,4 @@
-//! Who may speak to the server.
+//! Access to the server: the key, Host and Origin, and problems as answers.
 
 use kiln_api::ProblemCode;
 use reqwest::{Method, StatusCode};
@@ -57,7 +57,7 @@ async fn every_route_but_the_public_ones_needs_the_key() {
 }
 
 #[tokio::test]
-async fn no_web_page_drives_it() {
+async fn web_pages_of_other_sites_are_refused() {
     let farm = Farm::start().await;
     for (method, path) in routes() {
         let what = format!("{method} {path}");
@@ -68,7 +68,7 @@ async fn no_web_page_drives_it() {
             ("Origin", "null"),
             ("Origin", "http://127.0.0.1:1"),
         ] {
-            // Also with the right key: a page may have been told it.
+            // With the right key, too: a page may know it.
             let answer = farm.request(method.clone(), &path).header(name, value).send().await.unwrap();
             assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{what} {name}: {value}");
         }
@@ -108,7 +108,7 @@ async fn every_error_is_a_problem() {
     for (method, path) in [
         (Method::POST, "/api/v1/farm/collect"),
         (Method::PUT, "/api/v1/users/ada"),
-        (Method::PUT, "/api/v1/projects/film"),
+        (Method::PUT, "/api/v1/projects/short"),
         (Method::PATCH, "/api/v1/jobs/7"),
         (Method::POST, "/api/v1/jobs/7/rerender"),
     ] {

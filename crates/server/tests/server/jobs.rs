@@ -1,4 +1,4 @@
-//! Jobs from the first frame to the last, and every verb.
+//! Jobs from the first frame to the last, and every command.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ async fn a_job_is_rendered_and_fetched() {
     worker.say(Up::Started { attempt: first.attempt }).await;
     worker.say(Up::Log { attempt: first.attempt, text: "Fra:3 Mem\n".to_owned() }).await;
     worker.say(Up::Progress { attempt: first.attempt, fraction: 0.25 }).await;
-    worker.say(Up::Notices { job: job.id, texts: vec!["A film as frames.".to_owned(); 3] }).await;
+    worker.say(Up::Notices { job: job.id, texts: vec!["A video as frames.".to_owned(); 3] }).await;
 
     // While it runs: log, progress, notice. The log's attempt is in the records once the start is told.
     let running = farm.reaches(&job, JobState::Running).await;
@@ -45,12 +45,12 @@ async fn a_job_is_rendered_and_fetched() {
     assert!(text.starts_with("== frame 3, attempt ") && text.ends_with("Fra:3 Mem\n"), "{text}");
 
     assert_eq!(worker.deliver(&first).await, ReportOutcome::Committed);
-    // It is there as soon as it is committed, while the others still wait.
+    // The file can be fetched as soon as it is committed, while other frames wait.
     let path = format!("/api/v1/jobs/{}/files/out/frame_0003.png", job.id);
     let answer = farm.get(&path).await;
     assert_eq!(answer.headers()["content-type"], "image/png");
     assert_eq!(answer.bytes().await.unwrap(), picture(&first).1);
-    // The same again is answered, and changes nothing.
+    // A second delivery is answered, and changes nothing.
     assert_eq!(worker.deliver(&first).await, ReportOutcome::Superseded);
 
     let mut left: Vec<_> = assignment.tasks[1..].to_vec();
@@ -64,7 +64,7 @@ async fn a_job_is_rendered_and_fetched() {
     let done = farm.reaches(&job, JobState::Completed).await;
     assert_eq!(
         (done.tasks.done, done.tasks.total, done.notices.as_slice()),
-        (3, 3, &["A film as frames.".to_owned()][..])
+        (3, 3, &["A video as frames.".to_owned()][..])
     );
     assert_eq!(done.mean_frame_s, Some(0.5));
     let outputs = farm.client.outputs(job.id, 0).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_suspicious_frame_is_reported_until_it_is_rendered_again() {
     }
     assert_eq!(told, [vec![Suspicion::Black], vec![], vec![Suspicion::NotFinite { pixels: 12, path: None }]]);
 
-    // It is in the records.
+    // The pixel reports outlive a restart.
     worker.leave().await;
     let farm = farm.restart().await;
     let report = farm.client.report(job.id).await.unwrap().suspicious;
@@ -116,7 +116,7 @@ async fn a_suspicious_frame_is_reported_until_it_is_rendered_again() {
     let pixels: Vec<_> = outputs.iter().map(|output| output.files.files()[0].pixels).collect();
     assert_eq!(pixels, [black, PixelReport::default(), wild]);
 
-    // Until it is rendered again, it is as it was.
+    // The frame is suspicious until it is rendered again.
     farm.client.rerender(job.id, Some("1".parse().unwrap())).await.unwrap();
     assert!(farm.client.report(job.id).await.unwrap().suspicious.black.is_some());
     FakeWorker::join(&farm, 1, "alpha", 1).await.render(1).await;
@@ -134,7 +134,7 @@ async fn a_report_that_is_no_output_set_fails_its_attempt() {
     farm.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
     let file = TaskFile::from(outputs.files()[0].clone());
     let bare = TaskFile { picture: None, ..file.clone() };
-    // Twice the same file, a picture without its facts beside one, and no file at all: each in an attempt of its own.
+    // One file twice, a picture beside a file that is none, and no file: each in an attempt of its own.
     let mut task = Some(first);
     for files in [vec![file.clone(), file.clone()], vec![file, bare], Vec::new()] {
         let task = match task.take() {
@@ -171,7 +171,7 @@ async fn files_that_were_never_sent_are_no_delivery() {
     let failed = page.attempts.iter().find(|attempt| attempt.id == task.attempt).unwrap();
     assert_eq!(failed.failure.as_ref().unwrap().cause, FailureCause::BadOutput);
     assert_eq!(farm.get(&format!("/api/v1/jobs/{}/files/out/frame_0001.png", job.id)).await.status(), 404);
-    // It gets another try, and then it counts.
+    // The frame is tried again and delivered.
     liar.render(1).await;
     farm.reaches(&job, JobState::Completed).await;
 }
@@ -190,7 +190,7 @@ async fn work_survives_a_restart_of_the_server() {
     let epoch = worker.welcome.epoch;
     let farm = farm.restart().await;
 
-    // One was finished meanwhile, the other still renders. Neither is begun again.
+    // One has finished meanwhile, the other still renders. Neither starts again.
     let mut hello = hello(1, "alpha", 2);
     hello.held = vec![
         held(&one, &first, |slot| HeldPhase::Finished { slot }),
@@ -246,7 +246,7 @@ async fn cancel_then_retry_then_delete() {
     let states: Vec<TaskState> = tasks.iter().map(|task| task.state).collect();
     assert_eq!(states, [TaskState::Done, TaskState::Cancelled, TaskState::Cancelled]);
 
-    // A retry after a restart reads the job back from the records.
+    // A retry after a restart reads the job from the records.
     let farm = farm.restart().await;
     assert_eq!(farm.client.job(job.id).await.unwrap().tasks, cancelled.tasks);
     farm.client.retry(job.id).await.unwrap();
@@ -267,7 +267,7 @@ async fn cancel_then_retry_then_delete() {
 }
 
 #[tokio::test]
-async fn delete_by_force_takes_its_frames_back() {
+async fn delete_by_force_revokes_its_attempts() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let job = farm.submit("1").await;
@@ -380,8 +380,8 @@ async fn a_list_shows_the_jobs_that_are_asked_for() {
         assert_eq!(answer.status(), StatusCode::CREATED);
         answer.json::<kiln_api::JobView>().await.unwrap().id
     };
-    let (first, second) = (of("ana", "film & more").await, of("ana", "spot").await);
-    let (third, fourth) = (of("ben", "film & more").await, of("ben", "spot").await);
+    let (first, second) = (of("ana", "short & more").await, of("ana", "advert").await);
+    let (third, fourth) = (of("ben", "short & more").await, of("ben", "advert").await);
     farm.client.cancel(third).await.unwrap();
     farm.client.pause(fourth).await.unwrap();
 
@@ -399,8 +399,8 @@ async fn a_list_shows_the_jobs_that_are_asked_for() {
     assert_eq!(list(which.clone()).await, [fourth, second, first]);
     assert_eq!(list(JobFilter { limit: Some(1), before: Some(fourth), ..which.clone() }).await, [second]);
     assert_eq!(list(JobFilter { user: user("ben"), ..which.clone() }).await, [fourth]);
-    assert_eq!(list(JobFilter { project: project("film & more"), ..which }).await, [first]);
-    let which = JobFilter { user: user("ana"), project: project("spot"), ..JobFilter::default() };
+    assert_eq!(list(JobFilter { project: project("short & more"), ..which }).await, [first]);
+    let which = JobFilter { user: user("ana"), project: project("advert"), ..JobFilter::default() };
     assert_eq!(list(which).await, [second]);
     let which = JobFilter { states: vec![JobState::Cancelled], ..JobFilter::default() };
     assert_eq!(list(which).await, [third]);

@@ -1,4 +1,4 @@
-//! A server is killed while small outputs come: each that was acknowledged is there when it is back.
+//! Small outputs that arrive while the server is killed: each that was acknowledged is there after the restart.
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
@@ -19,7 +19,7 @@ fn durable(data: &Path) -> ServerOptions {
     ServerOptions { durability: Durability::Durable, ..options(data) }
 }
 
-/// A server, and workers that send it outputs for ever; says which were acknowledged.
+/// A server, and workers that send it outputs until the process is killed; prints which were acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "runs in a process of its own, started and killed by the test below"]
 async fn child() {

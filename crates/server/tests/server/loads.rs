@@ -1,4 +1,4 @@
-//! The loads of `bench/farm`, with few workers and for a moment: so that they still run when they are wanted.
+//! The loads of `bench/farm`, with few workers and for a short time, so that they do not break unnoticed.
 
 #[allow(dead_code, reason = "the benchmark prints what is only counted here")]
 #[path = "../../../client/examples/farm/load/mod.rs"]
@@ -16,8 +16,7 @@ async fn target(farm: &Farm) -> Target {
     Target::prepare(farm.client.clone(), std::process::id()).await.unwrap()
 }
 
-/// Puts the load on a farm of its own for a moment, and where that was too short for the machine, for a longer one:
-/// until something was done, and something measured wherever something should be.
+/// Puts the load on a farm of its own, for a longer time if a short one was not enough to measure everything.
 async fn measures(load: impl AsyncFn(&Target, Duration) -> Result<Measured, Failed>) {
     for moment in [1, 4, 16].map(|quarters| Duration::from_millis(250) * quarters) {
         let farm = Farm::start().await;
@@ -28,7 +27,7 @@ async fn measures(load: impl AsyncFn(&Target, Duration) -> Result<Measured, Fail
         }
         println!("in {moment:?}: {measured}");
     }
-    panic!("nothing was measured where something should be, as said above");
+    panic!("a measurement is missing, see above");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! The document in the repository is the one that the code makes.
+//! The OpenAPI document of the repository is the one that the server makes.
 
 use reqwest::StatusCode;
 

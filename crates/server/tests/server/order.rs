@@ -1,4 +1,4 @@
-//! Order between jobs, and what they need: over the API, with workers that render nothing.
+//! Scheduling over the API: priorities, dependencies, shares, limits, pools and claims.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{FakeWorker, Farm, hello, problem};
 
 impl Farm {
-    /// A job of these frames, with more in the request.
+    /// Submits a job of these frames, with more fields in the request.
     pub async fn submit_with(&self, frames: &str, more: Value) -> JobView {
         let answer = self.try_submit(frames, more).await;
         assert_eq!(answer.status(), StatusCode::CREATED);
@@ -36,7 +36,7 @@ impl Farm {
 }
 
 impl FakeWorker {
-    /// Renders this many tasks; the jobs that they were of, in their order.
+    /// Renders this number of tasks; returns their jobs, in order.
     async fn renders(&mut self, mut count: u32) -> Vec<JobId> {
         let mut jobs = Vec::new();
         while count > 0 {
@@ -96,7 +96,7 @@ async fn a_job_waits_for_others_over_restarts_and_deletions() {
     assert_eq!(worker.renders(1).await, [fourth.id], "one that is through keeps nobody waiting");
 
     assert!(farm.refuses(json!({"scheduling": {"after": [999]}})).await.contains("no job 999"));
-    // Nobody takes frames now, and so nothing begins.
+    // The worker is paused, so that no job begins.
     farm.client.tell_worker("alpha", "pause").await.unwrap();
     let fifth = farm.submit("1").await;
     let sixth = farm.submit_with("1", json!({"scheduling": {"after": [fifth.id]}})).await;
@@ -111,7 +111,7 @@ async fn a_job_waits_for_others_over_restarts_and_deletions() {
     farm.client.cancel(fifth.id).await.unwrap();
     farm.client.delete(fifth.id, false).await.unwrap();
     assert!(farm.client.job(sixth.id).await.unwrap().waits_for.is_some());
-    // What else is changed does not ask after a job that has gone.
+    // Other changes do not look for the deleted dependency.
     let first = ChangeJob { priority: priority(100), ..ChangeJob::default() };
     farm.client.change(sixth.id, &first).await.unwrap();
     farm.client.change(sixth.id, &after(&[])).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_job_waits_for_others_over_restarts_and_deletions() {
 }
 
 #[tokio::test]
-async fn a_job_starts_at_its_time_and_one_that_is_held_when_it_is_let_go() {
+async fn a_job_starts_at_its_time_and_a_held_one_when_it_is_resumed() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let now = || {
@@ -153,8 +153,8 @@ async fn a_job_starts_at_its_time_and_one_that_is_held_when_it_is_let_go() {
 #[tokio::test]
 async fn users_and_projects_are_weighed_and_capped_and_outlive_the_server() {
     let farm = Farm::start().await;
-    let ada = farm.submit_with("1-4", json!({"user": "ada", "project": "film"})).await;
-    farm.submit_with("1-4", json!({"user": "ben", "project": "film"})).await;
+    let ada = farm.submit_with("1-4", json!({"user": "ada", "project": "short"})).await;
+    farm.submit_with("1-4", json!({"user": "ben", "project": "short"})).await;
     assert_eq!(ada.owner.0, "ada");
     let capped = SetShare { weight: Some(300), max_slots: Some(Some(1)) };
     let view = farm.client.set_share(AccountKind::User, "ada", &capped).await.unwrap();
@@ -164,19 +164,19 @@ async fn users_and_projects_are_weighed_and_capped_and_outlive_the_server() {
     let farm = farm.restart().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 4).await;
     let mut slots = std::collections::BTreeMap::<JobId, BTreeSet<u16>>::new();
-    // Two of ben's go to slots of their own; the rest of what ada may not have is queued or his.
+    // Ada's cap is one slot: the others are Ben's.
     while slots.values().map(BTreeSet::len).sum::<usize>() < 4 {
         let assignment = worker.assignment().await;
         slots.entry(assignment.job).or_default().insert(assignment.slot.0);
     }
     assert_eq!(slots[&ada.id].len(), 1, "{slots:?}");
     let users = farm.client.accounts(AccountKind::User).await.unwrap();
-    let told: Vec<_> =
+    let users: Vec<_> =
         users.iter().map(|user| (user.name.as_str(), user.weight, user.slots, user.jobs)).collect();
-    assert_eq!(told, [("ada", 300, 1, 1), ("ben", 100, 3, 1)]);
+    assert_eq!(users, [("ada", 300, 1, 1), ("ben", 100, 3, 1)]);
     let projects = farm.client.accounts(AccountKind::Project).await.unwrap();
-    let told: Vec<_> = projects.iter().map(|one| (one.name.as_str(), one.slots, one.jobs)).collect();
-    assert_eq!(told, [("advert/2", 0, 0), ("film", 4, 2)]);
+    let projects: Vec<_> = projects.iter().map(|one| (one.name.as_str(), one.slots, one.jobs)).collect();
+    assert_eq!(projects, [("advert/2", 0, 0), ("short", 4, 2)]);
 
     for (path, body) in [
         ("/api/v1/users/ada", json!({"weight": 0})),
@@ -204,7 +204,7 @@ async fn a_limit_of_one_is_held_by_one_slot_at_a_time() {
     assert_eq!((limits[0].name.as_str(), limits[0].total, limits[0].in_use), ("nuke", 1, 1));
     let needed = problem(farm.request(Method::DELETE, "/api/v1/limits/nuke").send().await.unwrap()).await;
     assert!(needed.status == 409 && needed.detail.contains(&format!("Job {}", job.id)), "{}", needed.detail);
-    // Another that needs nothing goes past.
+    // A job without the limit overtakes.
     let free = farm.submit("1").await;
     assert_eq!(beta.assignment().await.job, free.id);
     for task in &first.tasks {
@@ -247,13 +247,13 @@ async fn a_pool_takes_only_its_workers_and_is_kept() {
     let answer = farm.post("/api/v1/workers/beta/pools", json!({"add": ["a,b"]})).await;
     let refused = problem(answer).await;
     assert!(refused.detail.contains("commas"), "{}", refused.detail);
-    // It is taken out while it is here.
+    // The worker leaves the pool while it is connected.
     farm.client.change_pools("beta", &pools(&[], &["night"])).await.unwrap();
     assert_eq!(all_lack(farm.submit_with("1", json!({"requirements": {"pool": "night"}})).await), [night()]);
 }
 
 #[tokio::test]
-async fn what_a_slot_may_use_goes_with_its_work() {
+async fn an_assignment_holds_the_claim_of_its_slot() {
     let farm = Farm::start().await;
     let mut hello = hello(1, "gpus", 2);
     hello.machine.memory = 64 << 30;
@@ -268,7 +268,7 @@ async fn what_a_slot_may_use_goes_with_its_work() {
     }
     let mut worker = FakeWorker::join_as(&farm, hello).await;
 
-    // One GPU each, unless told otherwise.
+    // By default, each slot has one GPU.
     let each = farm.submit_with("1-2", json!({"device": "cuda", "requirements": {"tags": ["fast"]}})).await;
     let claims = [worker.assignment().await, worker.assignment().await];
     assert!(claims.iter().all(|assignment| assignment.job == each.id));
@@ -339,7 +339,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
 }
 
 #[tokio::test]
-async fn a_job_is_on_no_more_workers_than_it_may_be() {
+async fn a_job_is_on_at_most_its_number_of_workers() {
     let farm = Farm::start().await;
     let job = farm.submit_with("1-9", json!({"scheduling": {"max_workers": 1}})).await;
     let mut alpha = FakeWorker::join(&farm, 1, "alpha", 1).await;

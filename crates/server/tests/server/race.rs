@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use kiln_api::{JobSource, SubmitJob, Up, UploadFinished};
 use kiln_client::{ClientError, JobFilter};
-use kiln_server::{Expires, Retention};
+use kiln_server::{Retention, RetentionPeriod};
 use kiln_types::{
     ArchivedFilter, BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath, StepKind,
 };
@@ -24,14 +24,14 @@ use serde_json::json;
 
 use crate::support::{FakeWorker, Farm, files_below, sample, soon};
 
-/// So short that it runs out between one request and the next, now and then.
+/// So short that promises sometimes expire between two requests.
 const PROMISE: Duration = Duration::from_millis(300);
 const CLIENTS: u64 = 4;
-/// Jobs that each client makes at least; it goes on until everything that the test is about has happened.
+/// Jobs that each client makes at least; it continues until every race has happened often enough.
 const ROUNDS: u32 = 12;
-/// How often each of these things must happen.
+/// The number of times that each race must happen.
 const OFTEN: u64 = 6;
-/// On a machine so busy that this does not suffice, nothing is proved.
+/// The time within which this must happen, on a machine that is not too busy.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Textures that the clients share.
 const SHARED: u64 = 3;
@@ -40,14 +40,14 @@ fn every_one() -> JobFilter {
     JobFilter { archived: ArchivedFilter::All, ..JobFilter::default() }
 }
 
-/// How often each thing happened, so that the test cannot pass by having met nothing.
+/// The number of times that each race happened, so that the test cannot pass without them.
 #[derive(Debug, Default)]
 struct Seen {
     promises_kept: AtomicU64,
     jobs: AtomicU64,
     /// Whole bundles of open jobs.
     read: AtomicU64,
-    /// Bundles that went while they were read, because nobody needed them any more.
+    /// Bundles that were removed while they were read, because nothing needed them.
     lost: AtomicU64,
     fetched: AtomicU64,
     uploads: AtomicU64,
@@ -63,12 +63,12 @@ struct Seen {
     previews: AtomicU64,
     /// Parts that were made again, because they had been removed.
     again: AtomicU64,
-    /// When somebody last asked for a blob and was told, not long after, that it is there.
+    /// The time of the last request for each blob that was answered with a promise.
     promised: Mutex<HashMap<BlobHash, Instant>>,
 }
 
 impl Seen {
-    /// Whether every race has been run often enough to prove something.
+    /// Returns whether every race has happened often enough to prove something.
     fn is_enough(&self) -> bool {
         let often = [&self.uploads, &self.fetched, &self.promises_kept, &self.read, &self.bundles];
         let more = [&self.rounds, &self.blobs];
@@ -84,13 +84,13 @@ impl Seen {
         }
     }
 
-    /// Whether a promise that is sure to hold still is one that held a moment ago.
+    /// Returns whether a promise of the blob still holds.
     fn is_promised(&self, hash: &BlobHash) -> bool {
         self.promised.lock().unwrap().get(hash).is_some_and(|asked| asked.elapsed() < PROMISE)
     }
 }
 
-/// What of a bundle was not there, or broke off.
+/// The blob of a bundle that was not there, or broke off.
 struct Lost {
     hash: BlobHash,
     why: String,
@@ -123,8 +123,8 @@ impl Person {
                 match read {
                     Ok(()) if open.contains(&job) => drop(self.seen.read.fetch_add(1, Ordering::Relaxed)),
                     Ok(()) => {}
-                    // It may break off only where nothing needs it any more: no job that was open all the while, this
-                    // one or another of the same files, and no promise.
+                    // The read may break off only if nothing needs the blob: no job of the same files that was open all the
+                    // time, and no promise.
                     Err(Lost { hash, why }) => {
                         open.retain(|job| before.contains(job));
                         assert!(open.is_empty(), "the open jobs {open:?} lost {hash}: {why}");
@@ -144,14 +144,14 @@ impl Person {
         }
     }
 
-    /// The open jobs of this bundle.
+    /// Returns the open jobs of this bundle.
     async fn needing(&self, bundle: BundleId) -> Vec<JobId> {
         let jobs = self.farm.client.jobs(&every_one()).await.unwrap().jobs;
         let open = jobs.iter().filter(|job| job.spec.session.bundle == bundle && !job.state.is_end());
         open.map(|job| job.id).collect()
     }
 
-    /// Asks, sends what is missing, makes a bundle and a job of it; all anew where that took too long.
+    /// Sends the missing files, then makes a bundle and a job of them; again from the start if that took too long.
     async fn bundle(&mut self, round: u32) -> JobId {
         let own = format!("texture {} of {}", round % 3, self.number);
         let shared = format!("texture {}", self.rng.random_range(0..SHARED));
@@ -198,7 +198,7 @@ impl Person {
         }
     }
 
-    /// Whoever was told that it is there gets it, for as long as the promise holds.
+    /// Checks that a promised blob can be read while the promise holds.
     async fn promised(&self, asked: Instant, hash: BlobHash) {
         let there = blob(&self.farm, hash).await.is_ok();
         if asked.elapsed() < PROMISE {
@@ -207,7 +207,7 @@ impl Person {
         }
     }
 
-    /// A refusal is right where the promise is over.
+    /// Checks that a refusal came after the end of the promise.
     fn late(&self, since: Instant, error: &ClientError) {
         let elapsed = since.elapsed();
         assert!(elapsed >= PROMISE, "after {elapsed:?}: {error}");
@@ -215,7 +215,7 @@ impl Person {
         self.seen.too_late.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A finished upload is a job's for the taking, however long that takes.
+    /// Makes a job of a finished upload, whatever time that takes.
     async fn upload(&self) -> JobId {
         let id = self.farm.upload().await;
         tokio::task::yield_now().await;
@@ -244,7 +244,7 @@ impl Person {
         Ok(())
     }
 
-    /// All frames are there until it is said that they were fetched.
+    /// Checks that all frames are there until they are reported as fetched.
     async fn fetch(&self, job: JobId) {
         let view = self.farm.client.job(job).await.unwrap();
         self.farm.reaches(&view, JobState::Completed).await;
@@ -260,8 +260,7 @@ impl Person {
     }
 }
 
-/// Reads a blob to its end, or says why it is not there. One that is collected while it is read breaks off, before its
-/// first byte or behind it.
+/// Reads a blob to its end, or returns the reason why it cannot. The read of a blob that is removed meanwhile breaks off.
 async fn blob(farm: &Farm, hash: BlobHash) -> Result<Bytes, String> {
     let asked = farm.request(Method::GET, &format!("/api/v1/blobs/{hash}")).send();
     let answer = soon("an answer", asked).await.map_err(|error| error.to_string())?;
@@ -273,12 +272,12 @@ async fn blob(farm: &Farm, hash: BlobHash) -> Result<Bytes, String> {
     Ok(bytes)
 }
 
-/// The job may have been completed before it was cancelled.
+/// Checks the error of a cancellation: the job was completed before.
 fn ended(error: &ClientError) {
     assert!(error.to_string().contains("has ended"), "{error}");
 }
 
-/// Takes assignments until it is told to stop, and whatever becomes of them: jobs are cancelled under its hands.
+/// Takes assignments until it is stopped, also of jobs that are cancelled meanwhile.
 async fn work(
     mut worker: FakeWorker,
     farm: Arc<Farm>,
@@ -306,19 +305,19 @@ async fn work(
     }
 }
 
-/// Collects all the time while people live, and afterwards what they left.
-async fn race<Life>(bundles: Expires, live: fn(Person) -> Life) -> Arc<Seen>
+/// Collects all the time while the clients run, and afterwards everything that they left.
+async fn race<Life>(bundles: RetentionPeriod, live: fn(Person) -> Life) -> Arc<Seen>
 where
     Life: Future<Output = ()> + Send + 'static,
 {
-    let now = Expires::After(Duration::ZERO);
+    let now = RetentionPeriod::After(Duration::ZERO);
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options| {
         options.retention = Some(Retention {
             bundles,
             outputs: now,
             intermediates: now,
             logs: now,
-            promises: Expires::After(PROMISE),
+            promises: RetentionPeriod::After(PROMISE),
             ..Retention::default()
         });
     })
@@ -354,12 +353,12 @@ where
     let _ = stop.send(());
     soon("the worker's end", working).await.unwrap();
 
-    // What is left goes when it is let go of; the disk is empty then.
+    // Once the jobs are deleted, a collection empties the disk.
     for job in farm.client.jobs(&every_one()).await.unwrap().jobs {
         farm.client.delete(job.id, true).await.unwrap();
     }
     let emptied = async {
-        // What was being split when its job went is stored a little later.
+        // A file that was being split when its job was deleted is stored a little later.
         while files_below(farm.data.path()) != ["farm.key", "kiln.lock", "server.json"] {
             farm.collect_as_of(SystemTime::now() + Duration::from_secs(8 * 24 * 60 * 60)).await;
         }
@@ -370,7 +369,7 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
-    let seen = race(Expires::After(Duration::ZERO), Person::live).await;
+    let seen = race(RetentionPeriod::After(Duration::ZERO), Person::live).await;
     let count = |seen: &AtomicU64| seen.load(Ordering::Relaxed);
     println!(
         "{} collections, {} blobs and {} bundles went; {} jobs, {} of uploads, {} fetched, {} promises kept, \

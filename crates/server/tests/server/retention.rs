@@ -1,9 +1,9 @@
-//! Nothing for ever, and nothing too early.
+//! Retention: everything expires, and nothing too early.
 
 use std::time::{Duration, SystemTime};
 
 use kiln_api::{Collected, JobList, JobView, Kept, OutputsPage, ProblemCode, Up};
-use kiln_server::{Expires, Retention, ServerOptions};
+use kiln_server::{Retention, RetentionPeriod, ServerOptions};
 use kiln_types::{JobState, ReportOutcome};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -34,7 +34,7 @@ async fn refusal(farm: &Farm, method: Method, path: String) -> kiln_api::Problem
 }
 
 #[tokio::test]
-async fn each_thing_goes_when_its_time_has_come() {
+async fn everything_expires_at_its_time() {
     // Nothing is split meanwhile, so that every blob is counted once.
     let whole = |options: &mut ServerOptions| options.chunks = false;
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), whole).await;
@@ -44,11 +44,11 @@ async fn each_thing_goes_when_its_time_has_come() {
     let task = worker.assignment().await.tasks.remove(0);
     worker.say(Up::Started { attempt: task.attempt }).await;
     worker.say(Up::Log { attempt: task.attempt, text: "Fra:1\n".into() }).await;
-    // Nothing of an open job goes, however late it is; the .blend came packed, and its job has it unpacked.
+    // Nothing of an open job expires; only the packed upload does, of which the job has an unpacked copy.
     let none = farm.collect_as_of(in_days(9000)).await;
     assert_eq!((none.inputs.len(), none.blobs, none.log_bytes), (0, 1, 0));
     assert!(none.events > 1);
-    assert_eq!(none.uploads, 1, "the job has its own hold on the bytes");
+    assert_eq!(none.uploads, 1, "the job does not need the upload");
     assert_eq!(worker.deliver(&task).await, ReportOutcome::Committed);
     let job = farm.reaches(&job, JobState::Completed).await;
     let path = format!("/api/v1/jobs/{}", job.id);
@@ -71,7 +71,7 @@ async fn each_thing_goes_when_its_time_has_come() {
     let why = refusal(&farm, Method::POST, format!("{path}/rerender")).await;
     assert!(why.detail.contains("8 days after it ended"), "{}", why.detail);
 
-    // Frames that nobody has fetched stay.
+    // Frames that were not fetched stay.
     let went = farm.collect_as_of(in_days(9000)).await;
     assert_eq!((went.outputs, went.logs, went.log_bytes, went.blobs), (vec![], vec![job.id], 6, 0));
     let gone = problem(farm.get(&log).await).await;
@@ -96,14 +96,14 @@ async fn each_thing_goes_when_its_time_has_come() {
         [kept.inputs, kept.outputs, kept.logs].iter().all(|kept| matches!(kept, Kept::Gone { .. })),
         "{kept:?}"
     );
-    // Who did it stays known.
+    // The report stays.
     assert_eq!(farm.client.report(job.id).await.unwrap().workers[0].worker, "alpha");
 }
 
 #[tokio::test]
-async fn what_would_go_is_what_goes() {
+async fn a_dry_run_reports_what_a_collection_removes() {
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options: &mut ServerOptions| {
-        let now = Expires::After(Duration::ZERO);
+        let now = RetentionPeriod::After(Duration::ZERO);
         let all = Retention {
             bundles: now,
             outputs: now,
@@ -144,7 +144,7 @@ async fn what_would_go_is_what_goes() {
 #[tokio::test]
 async fn frames_that_are_gone_are_rendered_again() {
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options: &mut ServerOptions| {
-        options.retention = Some(Retention { bundles: Expires::Never, ..Retention::default() });
+        options.retention = Some(Retention { bundles: RetentionPeriod::Never, ..Retention::default() });
     })
     .await;
     let job = rendered(&farm, "1-2", 2).await;
@@ -163,7 +163,7 @@ async fn frames_that_are_gone_are_rendered_again() {
 }
 
 #[tokio::test]
-async fn an_archived_job_is_out_of_the_list_and_at_rest() {
+async fn an_archived_job_is_not_listed_and_cannot_render() {
     let farm = Farm::start().await;
     let open = farm.submit("1").await;
     let path = |what: &str| format!("/api/v1/jobs/{}/{what}", open.id);
@@ -178,7 +178,7 @@ async fn an_archived_job_is_out_of_the_list_and_at_rest() {
     assert_eq!((listed("").await, listed("?archived=only").await, listed("?archived=all").await), (0, 1, 1));
     let why = refusal(&farm, Method::POST, path("retry")).await;
     assert!(why.detail.contains("kiln jobs unarchive"), "{}", why.detail);
-    // Its files are promised for a day after they came, and not for a week after the end.
+    // The files are promised for a day after they arrived, and an archived job does not keep them for a week.
     assert_eq!(farm.collect_as_of(SystemTime::now()).await.inputs, []);
     farm.client.unarchive(open.id).await.unwrap();
     assert_eq!(farm.collect_as_of(in_days(2)).await.inputs, []);
@@ -190,7 +190,7 @@ async fn an_archived_job_is_out_of_the_list_and_at_rest() {
 }
 
 #[tokio::test]
-async fn a_server_of_one_render_collects_nothing() {
+async fn a_temporary_server_collects_nothing() {
     let farm =
         Farm::start_in(tempfile::tempdir().unwrap(), |options: &mut ServerOptions| options.retention = None)
             .await;

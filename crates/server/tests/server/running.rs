@@ -1,4 +1,4 @@
-//! What runs of a job, and which of its attempts: as short as what is asked for.
+//! The running tasks of a job, and lists of its attempts, with limits on their size.
 
 use kiln_api::{AttemptsPage, RunningList, Up};
 use kiln_client::AttemptFilter;

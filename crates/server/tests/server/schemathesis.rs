@@ -1,5 +1,5 @@
-//! Requests that schemathesis makes of the OpenAPI document, valid ones and others, of a server that has jobs and a
-//! worker: no answer may be one that the document does not describe. In parts, so that they run beside each other.
+//! Requests that schemathesis derives from the OpenAPI document, valid and invalid ones, to a server that has jobs and a
+//! worker: every answer must be documented. In parts, which run in parallel.
 //!
 //! By hand, with other requests and more of them: `KILN_SCHEMATHESIS="SEED EXAMPLES"`.
 
@@ -16,14 +16,14 @@ const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemathesis.to
 const SEED: &str = "1";
 /// Requests of each operation, besides those that follow from its schema alone.
 const EXAMPLES: &str = "8";
-/// Nothing here takes longer, unless it hangs or more is asked for by hand.
+/// The time after which a part is taken to hang.
 const LIMIT: Duration = Duration::from_secs(110);
 
-/// A farm in which every path leads somewhere.
+/// A farm in which every path exists.
 struct Living {
     farm: Farm,
     worker: FakeWorker,
-    /// The document, with what is really there as examples.
+    /// The document, with existing names and ids as examples.
     document: Value,
 }
 
@@ -76,7 +76,7 @@ impl Living {
                 }
             }
         }
-        // Jobs of all the two million frames there are take a build for tests seconds each.
+        // In a build for tests, a job of all two million frames takes seconds.
         let few = "[0-9]{1,3}(-[0-9]{1,3}(x[1-9][0-9]{0,2})?)?";
         document["components"]["schemas"]["FrameSet"]["pattern"] = json!(format!("^{few}(,{few})*$"));
         let file = json!({"path": "a.blend", "hash": BlobHash::of(&sample()), "size": sample().len()});
@@ -113,7 +113,7 @@ async fn part(tags: &[&str]) {
         .args(["--config-file", CONFIG, "run", "openapi.json", "--url", &farm.url, "--header", &key])
         .args(["--seed", seed, "--max-examples", examples, "--generation-database", "none", "--no-color"])
         .args(tags.iter().flat_map(|tag| ["--include-tag", tag]))
-        // What it keeps for its next run must not lead this one elsewhere.
+        // The program must not read what an earlier run has stored.
         .current_dir(folder.path())
         .env("HOME", folder.path())
         .stdin(Stdio::null())
@@ -127,7 +127,7 @@ async fn part(tags: &[&str]) {
     };
     let output = tokio::select! {
         output = running => output.expect("schemathesis ends").expect("schemathesis can be run"),
-        () = listening => unreachable!("it waits for ever"),
+        () = listening => unreachable!("it waits without end"),
     };
     let said = String::from_utf8_lossy(&output.stdout);
     if by_hand.is_some() {
@@ -141,16 +141,16 @@ async fn part(tags: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_answer_as_they_are_described() {
+async fn jobs_answer_as_documented() {
     part(&["jobs"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_answer_as_they_are_described() {
+async fn bytes_answer_as_documented() {
     part(&["blobs", "bundles", "chunks", "uploads"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_and_the_farm_answer_as_they_are_described() {
+async fn workers_and_the_farm_answer_as_documented() {
     part(&["server", "workers", "events"]).await;
 }

@@ -1,4 +1,4 @@
-//! A client and a server with a line between them that counts, and breaks.
+//! A client and a server with a proxy between them that counts bytes, and cuts connections.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::support::{Farm, sample, soon};
 
-/// Bytes of one request at most, and requests at a time: what a break may cost.
+/// The bytes that a cut may cost: those of the requests in progress.
 const IN_FLIGHT: u64 = 3 * (4 << 20) + (1 << 20);
 
 fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -43,12 +43,12 @@ fn prepare(path: &Path) -> Prepared {
     Prepared::new(path, &Request::default()).unwrap()
 }
 
-/// Stands between a client and the server.
+/// A proxy between a client and the server.
 struct Line {
     url: String,
     /// Bytes towards the server.
     up: Arc<AtomicU64>,
-    /// Where the counter stands when all connections are cut, once.
+    /// The number of bytes after which a connection is cut, once.
     cut_at: Arc<AtomicU64>,
 }
 
@@ -116,7 +116,7 @@ impl Bench {
         path
     }
 
-    /// Sends, and tells how far it came and the bytes that went up.
+    /// Sends a bundle; returns the last progress and the bytes that went to the server.
     async fn send(&self, prepared: &Prepared) -> (UploadProgress, u64) {
         let (before, mut last) = (self.line.up(), UploadProgress::default());
         let sent = self.client.send_bundle(prepared, |sent| last = sent);
@@ -132,7 +132,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn after_a_small_change_little_is_sent() {
+async fn a_small_change_sends_few_bytes() {
     let bench = Bench::new().await;
     let mut block = noise(4_000_000, 1);
     let path = bench.file("shot.blend", &blend(&block));
@@ -158,7 +158,7 @@ async fn after_a_small_change_little_is_sent() {
 }
 
 #[tokio::test]
-async fn a_cut_line_costs_no_more_than_what_was_on_it() {
+async fn a_cut_costs_only_the_requests_in_progress() {
     let bench = Bench::new().await;
     let bytes = blend(&noise(24 << 20, 2));
     let prepared = prepare(&bench.file("shot.blend", &bytes));
@@ -171,7 +171,7 @@ async fn a_cut_line_costs_no_more_than_what_was_on_it() {
 }
 
 #[tokio::test]
-async fn an_upload_that_was_given_up_goes_on_where_it_stood() {
+async fn an_aborted_upload_resumes() {
     let bench = Bench::new().await;
     let bytes = blend(&noise(24 << 20, 3));
     let prepared = prepare(&bench.file("shot.blend", &bytes));
@@ -192,7 +192,7 @@ async fn an_upload_that_was_given_up_goes_on_where_it_stood() {
 }
 
 #[tokio::test]
-async fn what_two_jobs_share_is_sent_and_kept_once() {
+async fn bytes_that_two_jobs_share_are_sent_and_kept_once() {
     let bench = Bench::new().await;
     let shared = noise(6_000_000, 4);
     let first = prepare(&bench.file("a.blend", &blend(&[noise(1000, 5), shared.clone()].concat())));
@@ -227,7 +227,7 @@ async fn a_file_that_changed_since_it_was_read_is_named() {
 }
 
 #[tokio::test]
-async fn a_packed_blend_is_the_same_bundle_whichever_way_it_goes() {
+async fn a_packed_blend_is_the_same_bundle_with_either_transfer() {
     use std::io::Write as _;
     let bench = Bench::new().await;
     let plain = blend(&noise(6 << 20, 8));
@@ -244,7 +244,7 @@ async fn a_packed_blend_is_the_same_bundle_whichever_way_it_goes() {
     let other = Bench::new().await;
     other.send(&whole).await;
     other.arrived(&whole, &plain).await;
-    // And a plain one of the same scene is the same again.
+    // An unpacked file of the same scene is the same bundle.
     std::fs::write(&path, &plain).unwrap();
     assert_eq!(prepare(&path).session, chunks.session);
 }

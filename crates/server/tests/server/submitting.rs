@@ -1,4 +1,4 @@
-//! What is refused before anything starts.
+//! Submissions that are refused before anything starts.
 
 use kiln_api::{JobView, ProblemCode, WaitReason};
 use kiln_client::JobFilter;
@@ -22,7 +22,7 @@ async fn only_the_source_is_needed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_with_what_can() {
+async fn impossible_choices_are_refused_with_the_possible_ones() {
     let farm = Farm::start().await;
     let id = farm.upload().await;
     let check = async |change: Value, words: &[&str]| {
@@ -61,7 +61,6 @@ async fn what_cannot_be_is_refused_with_what_can() {
     assert!(farm.client.jobs(&JobFilter::default()).await.unwrap().jobs.is_empty());
 }
 
-/// What a file and its folder are called is the artist's affair.
 #[tokio::test]
 async fn files_and_folders_may_have_any_name() {
     let farm = Farm::start().await;

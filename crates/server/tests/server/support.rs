@@ -1,4 +1,4 @@
-//! A farm for a test, and a worker that renders nothing but speaks as one that does.
+//! A farm for tests, and a worker that renders nothing and speaks the real protocol.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Nothing here takes longer, unless it hangs.
+/// The time after which a test is taken to hang.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -71,12 +71,12 @@ impl Farm {
 
     /// Collects as if it were this time.
     pub async fn collect_as_of(&self, now: SystemTime) -> Collected {
-        // What was promised within the last tick of the system's clock is spared: that clock is waited for.
+        // Bytes that were promised within the last tick of the system's clock are spared.
         tokio::time::sleep(Duration::from_millis(25)).await;
         soon("a collection", self.server.as_ref().unwrap().collect_as_of(now)).await.unwrap()
     }
 
-    /// Why the server ended by itself.
+    /// Returns the error with which the server ended by itself.
     pub async fn fall(&mut self) -> ServerError {
         soon("the end of the server", self.server.as_mut().unwrap().wait()).await.unwrap_err()
     }
@@ -97,7 +97,7 @@ impl Farm {
         soon("an answer", self.request(Method::POST, path).json(&body).send()).await.unwrap()
     }
 
-    /// The sample scene as a finished upload.
+    /// Uploads the sample scene.
     pub async fn upload(&self) -> String {
         self.upload_of(sample()).await
     }
@@ -125,7 +125,7 @@ impl Farm {
         answer.json().await.unwrap()
     }
 
-    /// The job, once it is in this state.
+    /// Returns the job, once it is in this state.
     pub async fn reaches(&self, job: &JobView, state: JobState) -> JobView {
         let mut events = self.client.events(Some(kiln_types::EventNumber(0)), Some(job.id)).await.unwrap();
         let wait = async {
@@ -154,7 +154,7 @@ pub fn sample() -> Vec<u8> {
     std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sample.blend")).unwrap()
 }
 
-/// Every stored file below the data folder, by its path, besides the database's own.
+/// Returns the paths of all files below the data folder, without those of the database.
 pub fn files_below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -182,7 +182,7 @@ pub async fn problem(response: Response) -> Problem {
     problem
 }
 
-/// The versions that a worker offers: that of the sample, and that of the scenes, which this machine's Blender has saved.
+/// Returns the versions that a worker offers: that of the sample, and that of this machine's Blender, which saved the scenes.
 fn versions() -> impl Iterator<Item = BlenderVersion> {
     let own = Some(kiln_testkit::blender_series()).filter(|series| *series != "3.4");
     own.into_iter().chain(["3.4"]).map(|series| format!("{series}.1").parse().unwrap())
@@ -213,7 +213,7 @@ pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
 /// A worker's side of the WebSocket.
 pub struct FakeWorker {
     link: WorkerLink,
-    /// Assignments that came while something else was waited for.
+    /// Assignments that arrived while another message was expected.
     early: VecDeque<Assignment>,
     client: Client,
     pub welcome: Welcome,
@@ -241,12 +241,12 @@ impl FakeWorker {
         soon("a message to the worker", self.link.recv()).await.unwrap().expect("the connection is open")
     }
 
-    /// `None` where the server closed the connection.
+    /// Returns `None` if the server has closed the connection.
     pub async fn next_or_end(&mut self) -> Option<Down> {
         soon("a message or the end", self.link.recv()).await.ok().flatten()
     }
 
-    /// Listens, and so answers pings, until the server closes the connection.
+    /// Reads, and so answers pings, until the server closes the connection.
     pub async fn listen(&mut self) {
         while let Ok(Some(_)) = self.link.recv().await {}
     }
@@ -284,14 +284,14 @@ impl FakeWorker {
         self.deliver_with(task, 1 << 20).await
     }
 
-    /// The same, of a Blender that held this much memory.
+    /// Delivers a picture of a Blender that used this much memory.
     pub async fn deliver_with(&mut self, task: &AssignedTask, peak_memory: u64) -> ReportOutcome {
         let (outputs, bytes) = picture(task);
         self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
         self.report(task, AttemptReport::Done { files: outputs.into(), seconds: 0.5, peak_memory }).await
     }
 
-    /// The same, of a picture with something remarkable in its pixels.
+    /// Delivers a picture with these facts about its pixels.
     pub async fn deliver_pixels(&mut self, task: &AssignedTask, pixels: PixelReport) -> ReportOutcome {
         let (outputs, bytes) = picture(task);
         self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
@@ -300,7 +300,7 @@ impl FakeWorker {
         self.report(task, AttemptReport::Done { files: outputs.into(), seconds: 0.5, peak_memory: 1 }).await
     }
 
-    /// Begins and delivers this many tasks.
+    /// Starts and delivers this number of tasks.
     pub async fn render(&mut self, mut count: u32) {
         while count > 0 {
             for task in self.assignment().await.tasks {
@@ -327,7 +327,7 @@ pub fn held(assignment: &Assignment, task: &AssignedTask, phase: fn(SlotIndex) -
     }
 }
 
-/// No picture at all, but bytes that differ from frame to frame: who decodes them is the worker.
+/// Returns bytes that differ from frame to frame. They are not a picture: only workers decode.
 pub fn picture(task: &AssignedTask) -> (OutputSet, Bytes) {
     let frame = task.frame.unwrap();
     let bytes = Bytes::from(format!("frame {frame} generation {}", task.generation));

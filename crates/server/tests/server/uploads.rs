@@ -24,7 +24,7 @@ async fn append(farm: &Farm, path: &str, offset: usize, bytes: &[u8]) -> reqwest
         .unwrap()
 }
 
-/// Bytes of all files below a folder that could hold what was sent.
+/// Returns the bytes of all files below a folder that could hold sent bytes.
 fn stored(folder: &Path) -> u64 {
     let mut total = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -41,7 +41,7 @@ fn stored(folder: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn an_upload_goes_on_where_it_broke() {
+async fn an_upload_resumes_where_it_broke_off() {
     let farm = Farm::start().await;
     let bytes = sample();
     let path = begin(&farm, "shot.blend", Some(bytes.len())).await;
@@ -77,7 +77,7 @@ async fn a_part_without_an_offset_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_blend_leaves_nothing_behind() {
+async fn a_file_that_is_not_a_blend_leaves_no_bytes() {
     let farm = Farm::start().await;
     let before = stored(farm.data.path());
     let whole = sample();
@@ -99,7 +99,7 @@ async fn what_is_no_blend_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_refused_takes_no_bytes_along_that_another_client_was_promised() {
+async fn a_refused_upload_removes_no_bytes_that_another_client_was_promised() {
     let farm = Farm::start().await;
     // More than one chunk, so that it is a file of its own, and one that is a chunk.
     for bytes in [vec![b'x'; 200_000], b"Dear artist".to_vec()] {
@@ -116,7 +116,7 @@ async fn an_upload_that_is_refused_takes_no_bytes_along_that_another_client_was_
 }
 
 #[tokio::test]
-async fn an_upload_can_be_given_up() {
+async fn an_upload_can_be_aborted() {
     let farm = Farm::start().await;
     let path = begin(&farm, "shot.blend", None).await;
     append(&farm, &path, 0, b"BLENDER").await;
@@ -152,7 +152,7 @@ async fn blobs_are_what_their_hash_says() {
 }
 
 #[tokio::test]
-async fn a_download_goes_on_where_it_broke() {
+async fn a_download_resumes_where_it_broke_off() {
     let farm = Farm::start().await;
     let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i / 7) as u8).collect();
     let hash = BlobHash::of(&bytes);

@@ -1,4 +1,4 @@
-//! Sleeping machines are called by real packets, which a socket on this machine receives.
+//! Wake-on-LAN with real packets, which a socket on this machine receives.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{net::UdpSocket, time::timeout};
 
 use crate::support::{FakeWorker, Farm, hello, problem, soon};
 
-/// A card that hears every call.
+/// Opens a socket that receives every packet.
 async fn card() -> (UdpSocket, Vec<SocketAddr>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let targets = vec![socket.local_addr().unwrap()];
@@ -28,8 +28,8 @@ fn sleepy(id: u64, name: &str, mac: &str, wakes: bool) -> Hello {
     Hello { macs: vec![mac.to_owned()], wakes, ..hello(id, name, 1) }
 }
 
-/// Connects and goes, and the farm knows both.
-async fn comes_and_goes(farm: &Farm, hello: Hello) {
+/// Connects and disconnects, and waits until the farm shows the worker as offline.
+async fn connect_and_leave(farm: &Farm, hello: Hello) {
     let name = hello.name.clone();
     FakeWorker::join_as(farm, hello).await.leave().await;
     let gone = async {
@@ -41,10 +41,10 @@ async fn comes_and_goes(farm: &Farm, hello: Hello) {
 }
 
 #[tokio::test]
-async fn a_person_wakes_a_worker_by_its_name() {
+async fn a_worker_is_woken_by_its_name() {
     let (card, targets) = card().await;
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options| options.wake_to = Some(targets)).await;
-    comes_and_goes(&farm, sleepy(1, "attic", "52:54:00:12:34:56", false)).await;
+    connect_and_leave(&farm, sleepy(1, "attic", "52:54:00:12:34:56", false)).await;
     let answer = farm.post("/api/v1/workers/attic/wake", json!({})).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let packet = call(&card).await;
@@ -53,7 +53,7 @@ async fn a_person_wakes_a_worker_by_its_name() {
         (102, &[255, 255, 255, 255, 255, 255, 0x52, 0x54, 0, 0x12, 0x34, 0x56][..])
     );
 
-    comes_and_goes(&farm, sleepy(2, "odd", "no card", true)).await;
+    connect_and_leave(&farm, sleepy(2, "odd", "no card", true)).await;
     let odd = problem(farm.post("/api/v1/workers/odd/wake", json!({})).await).await;
     assert!(odd.status == 409 && odd.detail.contains("network cards"), "{}", odd.detail);
     let _here = FakeWorker::join(&farm, 3, "here", 1).await;
@@ -62,23 +62,23 @@ async fn a_person_wakes_a_worker_by_its_name() {
 }
 
 #[tokio::test]
-async fn work_that_waits_wakes_who_may_be_woken_and_could_take_it() {
+async fn waiting_work_wakes_workers_that_could_take_it() {
     let (card, targets) = card().await;
     let farm = Farm::start().await;
-    comes_and_goes(&farm, sleepy(1, "unasked", "52:54:00:00:00:01", false)).await;
+    connect_and_leave(&farm, sleepy(1, "unasked", "52:54:00:00:00:01", false)).await;
     let until_ms = Some(i64::MAX);
     let asleep = Unavailability { why: "asleep".to_owned(), until_ms };
-    comes_and_goes(
+    connect_and_leave(
         &farm,
         Hello { unavailable: Some(asleep), ..sleepy(2, "asleep", "52:54:00:00:00:02", true) },
     )
     .await;
-    comes_and_goes(&farm, Hello { blenders: Vec::new(), ..sleepy(3, "bare", "52:54:00:00:00:03", true) })
+    connect_and_leave(&farm, Hello { blenders: Vec::new(), ..sleepy(3, "bare", "52:54:00:00:00:03", true) })
         .await;
-    comes_and_goes(&farm, sleepy(4, "paused", "52:54:00:00:00:04", true)).await;
+    connect_and_leave(&farm, sleepy(4, "paused", "52:54:00:00:00:04", true)).await;
     farm.client.tell_worker("paused", "pause").await.unwrap();
-    comes_and_goes(&farm, sleepy(9, "ready", "52:54:00:00:00:09", true)).await;
-    // What they said outlives the server.
+    connect_and_leave(&farm, sleepy(9, "ready", "52:54:00:00:00:09", true)).await;
+    // The descriptions of workers outlive the server.
     let change = |options: &mut ServerOptions| {
         (options.wake_to, options.wake_after) = (Some(targets), Duration::ZERO);
     };
@@ -91,7 +91,7 @@ async fn work_that_waits_wakes_who_may_be_woken_and_could_take_it() {
     silence(&card).await;
     farm.submit("1-3").await;
     assert_eq!(call(&card).await[11], 9, "only this one is called");
-    // At once again it is not: the next looks call nobody.
+    // The worker is not woken again soon.
     silence(&card).await;
 }
 
@@ -106,7 +106,7 @@ async fn a_machine_that_could_bake_and_not_render_is_woken_for_the_bake() {
     for blender in &mut small.blenders {
         blender.devices.push(DeviceOffer { class, name: "Made up".to_owned(), memory });
     }
-    comes_and_goes(&farm, small).await;
+    connect_and_leave(&farm, small).await;
     let farm = farm
         .restart_with(|options| (options.wake_to, options.wake_after) = (Some(targets), Duration::ZERO))
         .await;

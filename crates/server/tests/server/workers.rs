@@ -1,4 +1,4 @@
-//! Workers come, go, and are told what to do.
+//! Workers: connections, desired states and availability.
 
 use kiln_api::{Down, Hello, JobView, Unavailability, UnmetRequirement, UnmetView, Up, WaitReason};
 use kiln_types::{BlenderSeries, DesiredState, HeldPhase, JobState, WorkerState};
@@ -44,7 +44,7 @@ async fn names_are_unique_and_links_replaced() {
 }
 
 #[tokio::test]
-async fn wishes_reach_the_worker_and_outlive_the_server() {
+async fn desired_states_reach_the_worker_and_outlive_the_server() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     farm.client.tell_worker("alpha", "pause").await.unwrap();
@@ -76,11 +76,11 @@ async fn wishes_reach_the_worker_and_outlive_the_server() {
 }
 
 #[tokio::test]
-async fn a_worker_that_rests_gets_nothing_and_says_why() {
+async fn an_unavailable_worker_gets_no_task_and_reports_the_reason() {
     let farm = Farm::start().await;
-    let rest = Unavailability { why: "asleep\u{7} until 08:00".to_owned(), until_ms: Some(1) };
+    let reason = Unavailability { why: "asleep\u{7} until 08:00".to_owned(), until_ms: Some(1) };
     let asleep =
-        Hello { tags: vec!["attic".parse().unwrap()], unavailable: Some(rest), ..hello(1, "attic", 1) };
+        Hello { tags: vec!["attic".parse().unwrap()], unavailable: Some(reason), ..hello(1, "attic", 1) };
     let blenders = asleep.blenders.clone();
     let mut sleeper = FakeWorker::join_as(&farm, asleep).await;
     let job = farm.submit("1-2").await;
@@ -95,7 +95,7 @@ async fn a_worker_that_rests_gets_nothing_and_says_why() {
 }
 
 #[tokio::test]
-async fn what_every_worker_lacks_is_named() {
+async fn a_requirement_that_no_worker_meets_is_named() {
     let farm = Farm::start().await;
     let id = farm.upload().await;
     let _worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
@@ -123,7 +123,7 @@ async fn what_every_worker_lacks_is_named() {
 }
 
 #[tokio::test]
-async fn a_silent_worker_loses_its_work_to_another() {
+async fn the_attempt_of_a_silent_worker_expires_and_runs_elsewhere() {
     let data = tempfile::tempdir().unwrap();
     let farm = Farm::start_in(data, |options| options.lease_ms = 2000).await;
     let mut silent = FakeWorker::join(&farm, 1, "silent", 1).await;
@@ -140,7 +140,7 @@ async fn a_silent_worker_loses_its_work_to_another() {
     assert_eq!(other.deliver(&again).await, kiln_types::ReportOutcome::Committed);
     farm.reaches(&job, JobState::Completed).await;
 
-    // The first one is back, with the frame: answered politely, and dropped.
+    // The first worker is back and delivers the frame: the report is answered and dropped.
     let mut hello = hello(1, "silent", 1);
     hello.held = vec![held(&assignment, &task, |slot| HeldPhase::Finished { slot })];
     let mut silent = FakeWorker::join_as(&farm, hello).await;

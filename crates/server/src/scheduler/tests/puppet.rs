@@ -4,7 +4,7 @@ use kiln_api::AssignedTask;
 
 use super::*;
 
-/// A worker's side: what it holds.
+/// A simulated worker and the attempts that it holds.
 pub(super) struct Puppet {
     pub id: WorkerId,
     pub link: u64,
@@ -18,7 +18,7 @@ pub(super) struct Puppet {
 pub(super) enum Makes {
     Frame(i32),
     Bundle,
-    /// Those of an added step.
+    /// The files of an added step.
     Files,
 }
 

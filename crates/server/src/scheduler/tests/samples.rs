@@ -1,4 +1,4 @@
-//! Jobs, workers and what they make, for the random farms.
+//! Jobs, workers and products for the random farms.
 
 use kiln_api::Hello;
 use kiln_core::{JobPlan, SchedulingOptions};

@@ -1,4 +1,4 @@
-//! The added steps of the random farms: parts of frames, what merges them as they come, and files that are removed.
+//! The added steps of the random farms: parts of frames, steps that merge them as they arrive, and removed files.
 
 use kiln_store::FileFilter;
 use kiln_types::{
@@ -19,7 +19,7 @@ pub(super) fn made_by(attempt: AttemptId) -> MadeFiles {
     MadeFiles::Files(vec![TaskFile { path, hash, size: 1, picture: None }])
 }
 
-/// Parts of each frame, what merges those of a frame from the first on, or what is made of all of them.
+/// Returns a step that makes parts of each frame, merges those of a frame from the first on, or uses all of them.
 fn any_step(rng: &mut StdRng, steps: &JobSteps) -> StepSpec {
     let of_frame = |step| StepDependency { scope: DependencyScope::Frame, ..StepDependency::from(step) };
     let spec = |space, after, product| StepSpec {
@@ -47,7 +47,7 @@ fn any_step(rng: &mut StdRng, steps: &JobSteps) -> StepSpec {
     spec(TaskSpace::One, all, ProductKind::Intermediate)
 }
 
-/// Demands that the files are stored of all tasks that an attempt at this task depends on. Returns their number.
+/// Checks that the files of all tasks on which an attempt at this task depends are stored. Returns their number.
 async fn count_inputs(store: &Store, live: &LiveJob, task: TaskId) -> usize {
     let own = live.steps.get(task.step).unwrap();
     let mut found = 0;
@@ -78,11 +78,11 @@ impl World {
         let steps = live.steps.clone();
         if steps.iter().count() < STEPS {
             let step = any_step(&mut self.rng, &steps);
-            self.verb(job, JobAction::AddStep(Box::new(step))).await;
+            self.command(job, JobCommand::AddStep(Box::new(step))).await;
         }
     }
 
-    /// All workers are there, and make what they are given for a while: what depends on that begins.
+    /// Connects all workers and lets them finish their tasks for a while, so that dependent tasks begin.
     pub(super) async fn calm(&mut self) {
         for worker in 0..self.puppets.len() {
             if self.puppets[worker].downs.is_none() {
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    /// The files of intermediates are there or not, as the scheduler believes, and those of tasks at work are there.
+    /// Checks that the scheduler knows which intermediate files are stored, and that running tasks have their inputs.
     pub(super) async fn compare_files(&mut self) {
         let farm = &self.scheduler.as_ref().unwrap().farm;
         let store = self.scheduler.as_ref().unwrap().store.clone();

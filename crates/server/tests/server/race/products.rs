@@ -17,7 +17,7 @@ use crate::support::{FakeWorker, Farm, soon};
 const PARTS: StepIndex = StepIndex(1);
 const MERGED: StepIndex = StepIndex(2);
 
-/// The content of a part, the same in every job: the bytes of one job's part are those of another's.
+/// Returns the content of a part, which is the same in every job.
 fn part_text(frame: i32, part: u16) -> String {
     format!("part {part} of frame {frame}\n")
 }
@@ -38,7 +38,7 @@ pub(super) async fn make(worker: &mut FakeWorker, farm: &Farm, seen: &Seen, task
     farm.client.put_blob_bytes(hash, bytes.into()).await.unwrap();
     let file = TaskFile { path: RelPath::new(&path).unwrap(), hash, size, picture: None };
     let report = AttemptReport::Done { files: vec![file], seconds: 0.1, peak_memory: 1 };
-    // Its parts may lack only where the frame is not merged any more: it is rendered again, or its job is deleted.
+    // Its parts may be missing only if the frame is no longer merged: it is rendered again, or its job is deleted.
     if worker.report(task, report).await == ReportOutcome::Committed && task.part.is_none() {
         assert_eq!(made, Ok(merged_text(frame)), "{} generation {}", task.task, task.generation);
         seen.merged.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl Person {
             let view = self.farm.client.job(job).await.unwrap();
             add(&self.farm, job, parts()).await;
             if self.rng.random_bool(0.5) {
-                // Nobody uses the parts of a job that has ended: they go, and are made again for the next step.
+                // Nothing uses the parts of a job that has ended: they are removed, and made again for the next step.
                 self.farm.reaches(&view, JobState::Completed).await;
                 if self.rng.random_bool(0.5) {
                     soon("the removal of the parts", self.parts_are_gone(job)).await;
@@ -128,7 +128,7 @@ impl Person {
         }
     }
 
-    /// The previews of a job that is done are there until its frames are fetched.
+    /// Checks that the previews of a completed job are there until its frames are fetched.
     async fn read_previews(&self, job: JobId) {
         let page = self.farm.client.step_files(job, MERGED, None, 0).await.unwrap();
         assert_eq!(page.files.len(), 2, "{page:?}");

@@ -1,4 +1,4 @@
-//! The live state, as pages show it.
+//! Views of the live state for the API.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use kiln_types::{AttemptId, JobId, JobState, TaskCounts, WorkerId, WorkerState};
 
 use super::{explain::time_left, farm::FarmState, roster::LiveAttempt};
 
-/// The live state of a job, which the records do not have.
+/// The live state of a job, which is not in the records.
 pub(crate) struct LiveJobView {
     pub state: JobState,
     /// One for each step.
@@ -24,23 +24,23 @@ pub(crate) struct LiveJobView {
 
 pub(crate) struct LiveStep {
     pub tasks: TaskCounts,
-    /// Of tasks that run, the parts that are done, as Blender says: 1 is a whole task.
+    /// The sum of the progress that Blender reports for running tasks: 1 is a whole task.
     pub inside: f64,
 }
 
 impl FarmState {
-    /// Each `None` where the job has ended some time ago, or does not exist.
+    /// Returns `None` for each job that has ended some time ago or does not exist.
     pub(crate) fn job_views(&self, jobs: &[JobId]) -> Vec<Option<LiveJobView>> {
         let mut survey = self.core.explainer(self.clock.now());
-        jobs.iter().map(|job| self.surveyed(&mut survey, *job)).collect()
+        jobs.iter().map(|job| self.survey_job(&mut survey, *job)).collect()
     }
 
-    /// The same of one.
+    /// Returns `None` for a job that has ended some time ago or does not exist.
     pub(crate) fn job_view(&self, job: JobId) -> Option<LiveJobView> {
-        self.surveyed(&mut self.core.explainer(self.clock.now()), job)
+        self.survey_job(&mut self.core.explainer(self.clock.now()), job)
     }
 
-    fn surveyed(&self, survey: &mut Explainer, job: JobId) -> Option<LiveJobView> {
+    fn survey_job(&self, survey: &mut Explainer, job: JobId) -> Option<LiveJobView> {
         let live = self.jobs.get(&job)?;
         let view = self.core.job(job)?;
         let steps = view.steps.iter().map(|step| LiveStep { tasks: step.counts, inside: 0.0 });
@@ -70,7 +70,7 @@ impl FarmState {
         })
     }
 
-    /// All that the records know, by their names.
+    /// Returns all workers, in the order of their names.
     pub(crate) fn workers_by_name(&self) -> Vec<WorkerId> {
         let mut all: Vec<(&str, WorkerId)> =
             self.workers.iter().map(|(id, known)| (known.name.as_str(), *id)).collect();
@@ -78,13 +78,13 @@ impl FarmState {
         all.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// What runs of a job, and at most so many of it in full; `None` where the farm holds no such job.
+    /// Returns the running tasks of a job, at most `most` of them in full; `None` if the scheduler does not hold the job.
     pub(crate) fn running_of(&self, job: JobId, most: usize) -> Option<RunningList> {
         self.jobs.get(&job)?;
         Some(self.running_list(self.attempts.running(job), most))
     }
 
-    /// What runs on these workers.
+    /// Returns the running tasks of these workers.
     pub(crate) fn running_on(&self, workers: &[WorkerId]) -> RunningList {
         self.running_list(workers.iter().flat_map(|worker| self.attempts.of_worker(*worker)), usize::MAX)
     }
@@ -125,18 +125,18 @@ impl FarmState {
         })
     }
 
-    /// How far a task that runs has come, and whether that is an estimate.
+    /// Returns the progress of a running task, and whether it is an estimate.
     fn fraction(&self, now: Moment, live: &LiveAttempt) -> (Option<f32>, bool) {
-        // Blender says 0 for long, and then often nothing more.
-        let said = live.fraction.filter(|fraction| *fraction > 0.0);
-        // How long a bake takes, nobody knows.
+        // Blender reports 0 for a long time, and often nothing after that.
+        let reported = live.fraction.filter(|fraction| *fraction > 0.0);
+        // There is no estimate for a bake.
         let frame = self.name_of_task(live.task).frame.is_some();
         let mean = self.jobs.get(&live.task.job).filter(|_| frame).and_then(|job| job.mean_frame_s());
-        let guess = live.started.zip(mean.filter(|mean| *mean > 0.0)).map(|(started, mean)| {
+        let estimate = live.started.zip(mean.filter(|mean| *mean > 0.0)).map(|(started, mean)| {
             let seconds = now.since(started.moment) as f64 / 1000.0;
             (seconds / mean).min(0.99) as f32
         });
-        (said.or(guess), said.is_none())
+        (reported.or(estimate), reported.is_none())
     }
 
     pub(crate) fn worker_view(&self, id: WorkerId) -> Option<WorkerView> {
@@ -157,20 +157,20 @@ impl FarmState {
             name: known.name.clone(),
             state,
             desired: known.desired,
-            build: known.said.build.clone(),
-            machine: known.said.machine.clone(),
-            offered: known.said.offered(),
-            slots: known.said.slots,
-            tags: known.said.tags.clone(),
+            build: known.info.build.clone(),
+            machine: known.info.machine.clone(),
+            offered: known.info.offered(),
+            slots: known.info.slots,
+            tags: known.info.tags.clone(),
             pools: known.pools.iter().map(ToString::to_string).collect(),
-            unavailable: known.said.unavailable.clone().filter(|_| known.link.is_some()),
+            unavailable: known.info.unavailable.clone().filter(|_| known.link.is_some()),
             quarantine: self.core.worker(id).and_then(|view| view.quarantine).map(|known| WorkerQuarantine {
                 why: known.reason,
                 failed_probes: known.failed_probes,
                 next_probe_ms: known.next.map(|at| self.clock.unix_ms(at)),
             }),
-            wakes: known.said.wakes,
-            blenders: known.said.blenders.clone(),
+            wakes: known.info.wakes,
+            blenders: known.info.blenders.clone(),
             running,
             last_seen_ms: known.last_seen_ms,
         })
