@@ -80,7 +80,7 @@ fn a_blender_that_is_not_here() {
     home.run(&["render", "future.blend"]).refused(2, &["future.blend"]);
     home.copy(&sample(), "shot.blend");
     let said = home.run(&["render", "shot.blend", "--blender-version", "9.9"]);
-    said.refused(2, &["needs Blender 9.9", "here is", "name one with --blender"]);
+    said.refused(2, &["needs Blender 9.9", "this machine has", "name one with --blender"]);
     untouched(&home, &["future.blend", "shot.blend"]);
 }
 

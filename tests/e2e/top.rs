@@ -75,7 +75,7 @@ fn a_farm_is_watched_and_steered_in_a_terminal() {
         text.lines().any(|line| line.contains("dusk ") && line.contains(" paused "))
     });
     top.press("p");
-    top.shows("goes on");
+    top.shows("continues");
     // What was asked for before it ended is done all the same.
     let mut brief = home.top(80, 24);
     brief.shows("dusk");
