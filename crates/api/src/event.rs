@@ -1,4 +1,4 @@
-//! Changes, as the stream of server-sent events tells them.
+//! The changes that the stream of server-sent events reports.
 
 use kiln_types::{
     AttemptId, AttemptState, DeviceClass, EventNumber, Failure, Generation, JobId, JobScheduling, JobState,
@@ -22,7 +22,7 @@ pub struct Event {
     pub change: Change,
 }
 
-/// What changed. The tag is also the SSE event's name.
+/// A change. Its tag is also the name of the SSE event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Change {
@@ -33,14 +33,14 @@ pub enum Change {
         state: JobState,
         reason: Option<Failure>,
     },
-    /// It stands otherwise among the others.
+    /// The scheduling options of the job were changed.
     JobChanged {
         scheduling: JobScheduling,
     },
     JobExtended {
         total: u32,
     },
-    /// A step was added to the job, which goes on.
+    /// A step was added to the job, which continues.
     StepAdded {
         step: StepIndex,
         step_kind: StepKind,
@@ -48,17 +48,16 @@ pub enum Change {
     JobNotice {
         text: String,
     },
-    /// It may render on any GPU, and a worker has decided on which: all of it renders on this backend. `gpu` where that is
-    /// open again: nothing of it was ever delivered, and nothing is at work.
+    /// A job for any GPU was pinned to the backend of its first worker; or to `gpu`, any GPU, again: nothing of it was
+    /// delivered, and nothing of it runs.
     JobDevice {
         device: DeviceClass,
     },
     JobDeleted,
-    /// Put away, or taken back out.
     JobArchived {
         archived: bool,
     },
-    /// A collection let go of what is named.
+    /// A collection removed the files of these kinds.
     JobExpired {
         inputs: bool,
         outputs: bool,
@@ -78,15 +77,15 @@ pub enum Change {
         name: TaskName,
         generation: Generation,
         attempt: AttemptId,
-        /// Seconds the render itself took.
+        /// Seconds of rendering alone.
         seconds: f64,
-        /// Of its output set; a bake has none.
+        /// The number of files in its output set; a bake has none.
         files: u32,
-        /// Why somebody should look at the frame.
+        /// The reasons for which a person should look at the frame.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         suspicious: Vec<Suspicion>,
     },
-    /// It has used up its attempts.
+    /// The task has used up its attempts.
     TaskFailed {
         step: StepIndex,
         index: TaskIndex,
@@ -94,7 +93,7 @@ pub enum Change {
         name: TaskName,
         reason: String,
     },
-    /// Waiting again: retried, rendered again, or given back.
+    /// The task waits again: it is retried or rendered again.
     TaskReopened {
         step: StepIndex,
         index: TaskIndex,
@@ -114,7 +113,7 @@ pub enum Change {
     },
     WorkerState {
         state: WorkerState,
-        /// Why it is quarantined.
+        /// The reason for a quarantine.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },

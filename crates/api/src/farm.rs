@@ -1,4 +1,4 @@
-//! The farm as a whole: who shares it, what it has only so many of, and its pools of workers.
+//! The fair shares, limits and pools of the farm.
 
 use std::collections::BTreeSet;
 
@@ -6,46 +6,46 @@ use kiln_types::ShortName;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-/// A user or a project, and how it shares the farm.
+/// A user or a project, its share of the farm and its use of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccountView {
     pub name: String,
-    /// Of two that have work, one of twice the weight gets twice the time.
+    /// Of two accounts that have work, one of twice the weight gets twice the time.
     pub weight: u32,
-    /// Slots that it may hold at once; `null` for as many as there are.
+    /// Slots that it may hold at once; `null` for any number.
     pub max_slots: Option<u32>,
-    /// Slots that it holds now.
+    /// Slots that it uses now.
     pub slots: u32,
-    /// Its jobs that have not ended.
+    /// Jobs that have not ended.
     pub jobs: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UserList {
-    /// Those who have a job that has not ended, or of whom something was set.
+    /// Those with a job that has not ended, or with a share that was set.
     pub users: Vec<AccountView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectList {
-    /// Those that have a job that has not ended, or of which something was set.
+    /// Those with a job that has not ended, or with a share that was set.
     pub projects: Vec<AccountView>,
 }
 
-/// How a user or a project shares the farm from now on. What is absent stays as it is.
+/// Changes the share of a user or a project. Absent fields stay as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SetShare {
-    /// 1 to 10000; 100 until told otherwise.
+    /// 1 to 10000; 100 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 10_000)]
     pub weight: Option<u32>,
-    /// `null` for as many as there are.
-    #[serde(default, deserialize_with = "told", skip_serializing_if = "Option::is_none")]
+    /// `null` for any number.
+    #[serde(default, deserialize_with = "deserialize_nullable", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
     pub max_slots: Option<Option<u32>>,
 }
 
-/// Something of which the farm has only so many, such as the licences of an engine.
+/// A limited resource of the farm, such as the licences of an engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitView {
     pub name: String,
@@ -58,13 +58,13 @@ pub struct LimitList {
     pub limits: Vec<LimitView>,
 }
 
-/// How many there are. Fewer than are in use stops nothing that runs.
+/// Sets the total of a limit. A total below the number in use stops nothing that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SetLimit {
     pub total: u32,
 }
 
-/// Puts a worker into pools and takes it out of others.
+/// Adds a worker to pools and removes it from others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangePools {
     #[serde(default)]
@@ -75,8 +75,10 @@ pub struct ChangePools {
     pub remove: BTreeSet<ShortName>,
 }
 
-/// Tells a field that is `null` from one that is absent.
-pub(crate) fn told<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+/// Reads a field that is `null` as `Some(None)`, so that an absent one differs from it.
+pub(crate) fn deserialize_nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 

@@ -1,21 +1,21 @@
-//! Bytes on their way in: blobs, bundles, resumable uploads.
+//! The messages of uploads: blobs, bundles and resumable uploads.
 
 use kiln_types::{BlobHash, BundleId, UploadId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Hashes that one question for missing chunks may hold; 32 bytes each.
+/// Hashes in one query for missing chunks; 32 bytes each.
 pub const HASHES_AT_ONCE: usize = 1 << 16;
 /// Chunks that one request may fetch.
 pub const CHUNKS_AT_ONCE: usize = 1 << 12;
-/// Bytes of frames that one request may bring.
+/// Bytes of chunk frames that one request may send.
 pub const MAX_FRAMES: usize = 64 << 20;
-/// Bytes of a recipe that is sent.
+/// Bytes of a recipe in a request.
 pub const MAX_RECIPE: usize = 64 << 20;
-/// What chunks, hashes and recipes travel as.
+/// The media type of chunks, hashes and recipes.
 pub const BINARY: &str = "application/octet-stream";
 
-/// Asks which of these blobs the server lacks.
+/// Asks for those of these blobs that the server lacks.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct MissingQuery {
     #[schema(max_items = 10_000)]
@@ -23,7 +23,7 @@ pub struct MissingQuery {
 }
 
 impl MissingQuery {
-    /// Hashes in one question.
+    /// Hashes in one query.
     pub const MAX: usize = 10_000;
 }
 
@@ -50,11 +50,11 @@ pub struct UploadCreate {
     pub size: Option<u64>,
 }
 
-/// Where an upload stands. Parts go to it by `PATCH` with the header `Upload-Offset`.
+/// The progress of an upload. Parts are sent by `PATCH` with the header `Upload-Offset`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UploadView {
     pub id: UploadId,
-    /// Bytes that are safely on the server's disk.
+    /// Bytes that are flushed to the server's disk.
     pub offset: u64,
 }
 

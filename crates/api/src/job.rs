@@ -1,4 +1,4 @@
-//! Jobs, from the request to the closing table. All times are Unix milliseconds.
+//! Jobs, from the submission to the final report. All times are Unix milliseconds.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{JobRetention, UnmetRequirement, WaitReason};
 
-/// Where a job's files come from.
+/// The source of a job's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobSource {
@@ -22,12 +22,12 @@ pub enum JobSource {
         id: BundleId,
         /// The .blend inside it.
         blend: RelPath,
-        /// The folder of the .blend on the artist's machine. A byte that is no Unicode is NUL and two hexadecimal
-        /// digits.
+        /// The folder of the .blend on the artist's machine. A byte that is not Unicode is written as NUL and two
+        /// hexadecimal digits.
         #[serde(default)]
         #[schema(max_length = 12288, pattern = r"^([^\u0000]|\u0000[89a-f][0-9a-f])*$")]
         origin: Option<String>,
-        /// The name of the .blend there, where the bundle has it under another; written in the same way.
+        /// The name of the .blend there, if the bundle has it under another; written in the same way.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(max_length = 12288, pattern = r"^([^\u0000/]|\u0000[89a-f][0-9a-f])+$")]
         file_name: Option<String>,
@@ -36,50 +36,50 @@ pub enum JobSource {
     Upload { id: UploadId },
 }
 
-/// Makes a job. Only `source` is needed: all else has defaults, most of them the file's own.
+/// Submits a job. Only `source` is required; most defaults are the settings of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubmitJob {
     pub source: JobSource,
-    /// The file's name without `.blend`, where absent.
+    /// The file's name without `.blend` by default.
     #[serde(default)]
     pub name: Option<Name>,
     #[serde(default)]
     pub project: Option<Project>,
-    /// The scene's own range, where absent.
+    /// The scene's own range by default.
     #[serde(default)]
     pub frames: Option<FrameSet>,
     #[serde(default)]
     pub order: Order,
-    /// Seconds a frame may take.
+    /// Seconds that a frame may take.
     #[serde(default)]
     #[schema(minimum = 1)]
     pub frame_time_limit_s: Option<u32>,
-    /// Seconds after which a frame whose Blender does nothing and says nothing is taken to hang; 60 at least.
+    /// Seconds without a sign of progress after which a frame is taken to hang; 60 at least.
     #[serde(default)]
     #[schema(minimum = 60)]
     pub hang_s: Option<u32>,
-    /// Whose it is, as who submits says: with one key for the farm this is a claim, not a proof.
+    /// The owner, as the client states it: with one key for the farm, this is not proven.
     #[serde(default)]
     pub user: Option<Owner>,
     #[serde(default)]
     pub scheduling: JobScheduling,
     #[serde(default)]
     pub requirements: JobRequirements,
-    /// It is paused from the start, until it is resumed.
+    /// The job starts paused, until it is resumed.
     #[serde(default)]
     pub held: bool,
-    /// It is paused after this number of frames of its order, until it is resumed.
+    /// The job pauses after this number of frames of its order, until it is resumed.
     #[serde(default)]
     #[schema(minimum = 1)]
     pub hold_after: Option<u32>,
     /// A frame whose picture is entirely black or transparent fails.
     #[serde(default)]
     pub refuse_black: bool,
-    /// The series that wrote the file, where absent.
+    /// The series that wrote the file by default.
     #[serde(default)]
     pub blender: Option<BlenderSeries>,
-    /// `auto`, where absent. On a GPU of any backend it waits for a worker with one, and all of it renders on the backend of
-    /// the first worker that takes it.
+    /// `auto` by default. A job for a GPU of any backend waits for a worker with one, and all its frames render on the
+    /// backend of the first worker that takes one.
     #[serde(default)]
     pub device: Option<DeviceChoice>,
     #[serde(default)]
@@ -89,16 +89,16 @@ pub struct SubmitJob {
     /// The artist's colour configuration (OCIO) inside the bundle.
     #[serde(default)]
     pub ocio: Option<RelPath>,
-    /// Add-ons inside the bundle, to be switched on for this job; needs the policy `trust`.
+    /// Add-ons inside the bundle that are enabled for this job; needs the policy `trust`.
     #[serde(default)]
     pub addons: Vec<RelPath>,
-    /// Which save of which .blend this is: kept with the job, for whoever fetches its frames.
+    /// The save of the .blend that was submitted: kept with the job, for the client that fetches its frames.
     #[serde(default)]
     pub save: Option<Save>,
 }
 
 impl SubmitJob {
-    /// With the file's own settings, and the defaults of the farm.
+    /// A job with the file's own settings and the defaults of the farm.
     pub fn new(source: JobSource) -> Self {
         Self {
             source,
@@ -129,19 +129,19 @@ impl SubmitJob {
 pub struct StepView {
     pub index: StepIndex,
     pub kind: StepKind,
-    /// Steps that are done before this one starts.
+    /// The steps that it depends on.
     pub after: Vec<StepIndex>,
     pub tasks: TaskCounts,
-    /// 0 to 1: its tasks that are done, and what Blender says of those that run.
+    /// 0 to 1: tasks that are done, and the progress of those that run.
     pub progress: f64,
-    /// Since when its tasks run, or may.
+    /// The time from which its tasks run, or may run.
     pub started_ms: Option<i64>,
-    /// Where every task has ended.
+    /// The time at which the last task ended.
     pub ended_ms: Option<i64>,
 }
 
 impl StepView {
-    /// Seconds from its start to its end, once it has ended.
+    /// Seconds from start to end, once the step has ended.
     pub fn seconds(&self) -> Option<f64> {
         let (started, ended) = (self.started_ms?, self.ended_ms?);
         Some((ended - started).max(0) as f64 / 1000.0)
@@ -156,7 +156,7 @@ pub struct UnmetView {
 }
 
 impl UnmetView {
-    /// Workers that are named for one step, so that a page of a large farm stays a page.
+    /// Workers that are listed for one step, which bounds the answer in a large farm.
     pub const MAX_LISTED: usize = 100;
 }
 
@@ -166,9 +166,9 @@ pub struct Explanation {
     pub state: JobState,
     /// Over all steps.
     pub counts: TaskCounts,
-    /// One entry for each step with tasks that wait and may run.
+    /// Steps with tasks that wait and may run.
     pub steps: Vec<StepWait>,
-    /// Connected workers that cannot take it, and what each lacks; a hundred at most of each step.
+    /// Connected workers that cannot take it; at most a hundred for each step.
     pub unmet: Vec<UnmetView>,
     pub left: Option<TimeLeft>,
 }
@@ -179,18 +179,18 @@ pub struct StepWait {
     pub step: StepKind,
     /// The number of tasks that wait.
     pub tasks: u32,
-    /// The most telling first. Empty where the tasks are dispatched at once.
+    /// The most important first. Empty if the tasks are dispatched at once.
     pub reasons: Vec<WaitReason>,
 }
 
-/// Seconds until a job is through, from its frames so far and the farm as it is.
+/// The estimated time until a job is completed, from its frames so far and the state of the farm.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TimeLeft {
-    /// If every worker that may takes part, and frames are among the quicker ones.
+    /// With every worker that may take part, and quick frames.
     pub soonest_s: f64,
-    /// With the slots that it has.
+    /// With the slots that the job has.
     pub likely_s: f64,
-    /// With the slots that it has, and frames among the slower ones.
+    /// With the slots that the job has, and slow frames.
     pub latest_s: f64,
 }
 
@@ -201,31 +201,31 @@ pub struct JobView {
     pub owner: Owner,
     pub project: Project,
     pub state: JobState,
-    /// Why it failed, where it was stopped by a fault of its own, or why the scheduler paused it.
+    /// The fault for which the job was stopped, or the reason for which the scheduler paused it.
     pub reason: Option<Failure>,
     pub spec: JobSpec,
     pub created_ms: i64,
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,
     pub steps: Vec<StepView>,
-    /// Its frames: the tasks of the step that renders.
+    /// The tasks of the step that makes the frames.
     pub tasks: TaskCounts,
-    /// What the person should know: files missing and allowed, paths mapped, a film rendered as frames.
+    /// Messages for the person: missing files that are allowed, remapped paths, a video rendered as frames.
     pub notices: Vec<String>,
-    /// Workers that render it now.
+    /// Workers that run tasks of the job.
     pub workers_busy: u32,
-    /// The first reason for which nothing of it runs, where tasks wait and none is dispatched.
+    /// The first reason for which no task runs; present if tasks wait and none is dispatched.
     pub waits_for: Option<WaitReason>,
-    /// With `waits_for`: connected workers and what each lacks; a hundred at most of each step.
+    /// With `waits_for`: connected workers that cannot take it; at most a hundred for each step.
     pub unmet: Vec<UnmetView>,
-    /// Mean render time of its finished frames, in seconds.
+    /// Mean render time of the finished frames, in seconds.
     pub mean_frame_s: Option<f64>,
-    /// Estimated seconds left, from the frames so far and the slots at work.
+    /// Estimated seconds left, with the slots that the job has.
     pub seconds_left: Option<f64>,
     /// The same as a range.
     #[serde(default)]
     pub left: Option<TimeLeft>,
-    /// What of it is there, and until when.
+    /// The retention of its inputs, outputs and logs.
     pub kept: JobRetention,
 }
 
@@ -235,7 +235,7 @@ impl JobView {
         self.steps.iter().find(|step| step.kind == StepKind::Bake)
     }
 
-    /// The same as long as the frames of the job wait for it.
+    /// The same while the frames of the job wait for it.
     pub fn open_bake(&self) -> Option<&StepView> {
         self.bake().filter(|step| !self.state.is_end() && step.tasks.done < step.tasks.total)
     }
@@ -245,46 +245,54 @@ impl JobView {
 pub struct JobList {
     /// Newest first.
     pub jobs: Vec<JobView>,
-    /// Ask for `before` this to go on.
+    /// Pass it as `before` to get the next page.
     pub next: Option<JobId>,
 }
 
 /// Renders frames again that are done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RerenderJob {
-    /// All, where absent.
+    /// All frames by default.
     #[serde(default)]
     pub frames: Option<FrameSet>,
-    /// Bakes the simulations again too, and therefore renders every frame again.
+    /// Also bakes the simulations again, and therefore renders every frame again.
     #[serde(default)]
     pub bake: bool,
 }
 
-/// Lets a job stand otherwise among the others. What is absent stays as it is.
+/// Changes the scheduling options of a job. Absent fields stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangeJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
-    /// Workers that it may be on at once; `null` for as many as there are.
-    #[serde(default, deserialize_with = "crate::told", skip_serializing_if = "Option::is_none")]
+    /// Workers that may run the job at once; `null` for any number.
+    #[serde(
+        default,
+        deserialize_with = "crate::deserialize_nullable",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<u32>, minimum = 1)]
     pub max_workers: Option<Option<NonZeroU32>>,
-    /// Jobs that must be completed before it starts: these, and no others.
+    /// Jobs that must be completed before this one starts; replaces the earlier ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<JobId>>, max_items = 64)]
     pub after: Option<BTreeSet<JobId>>,
-    /// It does not start earlier, in Unix milliseconds; `null` for now.
-    #[serde(default, deserialize_with = "crate::told", skip_serializing_if = "Option::is_none")]
+    /// The earliest start, in Unix milliseconds; `null` for now.
+    #[serde(
+        default,
+        deserialize_with = "crate::deserialize_nullable",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<i64>)]
     pub not_before_ms: Option<Option<i64>>,
 }
 
-/// A job after a request that lets tasks run again.
+/// A job of which a request reopened tasks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReopenedJob {
     #[serde(flatten)]
     pub job: JobView,
-    /// Tasks that run again only because their files are needed and were removed.
+    /// Tasks that run again because their files are needed and were removed.
     pub again: u32,
 }
 
@@ -304,7 +312,7 @@ pub struct TaskView {
     pub generation: Generation,
     /// Failed attempts of this generation.
     pub failures: u32,
-    /// Why it failed, once it has.
+    /// The reason of a failure.
     pub reason: Option<String>,
 }
 
@@ -323,15 +331,15 @@ pub struct AttemptView {
     pub name: TaskName,
     pub generation: Generation,
     pub worker: String,
-    /// Absent as long as it streams: it is on its worker then, and on no slot.
+    /// Absent while it streams: it then has a worker and no slot.
     pub slot: Option<SlotIndex>,
     pub state: AttemptState,
     pub opened_ms: i64,
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,
-    /// Seconds the render itself took, by the host's clock.
+    /// Seconds of rendering alone, by the host's clock.
     pub seconds: Option<f64>,
-    /// Bytes, at its peak.
+    /// Bytes.
     pub peak_memory: Option<u64>,
     pub failure: Option<Failure>,
 }
@@ -345,14 +353,14 @@ pub struct AttemptsPage {
 /// The committed files of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputView {
-    /// Grows with each commit; ask for outputs `after` it.
+    /// Grows with each commit; pass it as `after` to list later outputs.
     pub sequence: u64,
     pub step: StepIndex,
     pub index: TaskIndex,
     pub frame: i32,
     pub generation: Generation,
     pub files: OutputSet,
-    /// Since when the bytes are there no more, where they are not.
+    /// The time at which the bytes were removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_ms: Option<i64>,
 }
@@ -360,7 +368,7 @@ pub struct OutputView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputsPage {
     pub outputs: Vec<OutputView>,
-    /// There is more: ask again after the last sequence.
+    /// There are more: pass the last sequence as `after`.
     pub more: bool,
 }
 
@@ -385,25 +393,25 @@ pub struct StepFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StepFilesPage {
     pub files: Vec<StepFile>,
-    /// There is more: ask again `after` the last sequence.
+    /// There are more: pass the last sequence as `after`.
     pub more: bool,
 }
 
-/// What a worker did for a job.
+/// The part of a worker in a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerShare {
     pub worker: String,
-    /// Frames it delivered first.
+    /// Frames that it delivered first.
     pub frames: u32,
-    /// Its failed and lapsed attempts.
+    /// Failed and expired attempts.
     pub errors: u32,
     /// Seconds of rendering, all its slots together.
     pub seconds: f64,
-    /// Of all frames, 0 to 1.
+    /// The part of all frames, 0 to 1.
     pub share: f64,
 }
 
-/// The closing table, of the frames; what a bake took is told with the job's steps.
+/// The final report, of the frames; the times of a bake are those of its step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobReport {
     pub workers: Vec<WorkerShare>,
@@ -411,9 +419,8 @@ pub struct JobReport {
     pub wall_s: f64,
     /// Seconds of rendering over all workers.
     pub render_s: f64,
-    /// How many times faster than the job's best worker alone, with all its slots and at the pace it had here.
+    /// The speedup over the job's fastest worker alone, with all its slots at the speed that it had here.
     pub gain: f64,
-    /// Frames that are delivered and that somebody should look at.
     #[serde(default)]
     pub suspicious: SuspiciousFrames,
 }

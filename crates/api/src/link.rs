@@ -19,35 +19,34 @@ pub struct Hello {
     pub protocol: u32,
     pub build: String,
     pub id: WorkerId,
-    /// Wanted; the server makes it unique.
+    /// The name that it asks for; the server makes it unique.
     pub name: Name,
     pub machine: Machine,
     pub slots: u16,
     pub blenders: Vec<BlenderOffer>,
-    /// The names of the shared folders that it reaches.
+    /// The shared folders that it can read.
     #[serde(default)]
     pub shared: Vec<ShortName>,
-    /// What it gives to the farm; all that its machine has where `None`.
+    /// The part of its machine that it offers; all of it if `None`.
     #[serde(default)]
-    pub offered: Option<Offered>,
-    /// Names that jobs may ask for, given to it by whoever started it.
+    pub offered: Option<MachineOffer>,
+    /// Names that jobs may require, set by the person who started it.
     #[serde(default)]
     pub tags: Vec<ShortName>,
-    /// The reason for which it takes no work for now.
     #[serde(default)]
     pub unavailable: Option<Unavailability>,
-    /// Whether the farm may wake its machine when it sleeps.
+    /// The farm may wake its machine when it sleeps.
     #[serde(default)]
     pub wakes: bool,
     /// The addresses of its network cards, such as `52:54:00:12:34:56`.
     #[serde(default)]
     pub macs: Vec<String>,
-    /// What it still holds from an earlier connection, so that work survives a restart of the server.
+    /// Attempts that it still has from an earlier connection, so that work survives a restart of the server.
     pub held: Vec<HeldAttempt>,
 }
 
 impl Hello {
-    /// Of this build, with a slot, and nothing else to offer.
+    /// A worker of this build with one slot, and nothing else to offer.
     pub fn new(id: WorkerId, name: Name) -> Self {
         Self {
             protocol: crate::PROTOCOL,
@@ -79,20 +78,20 @@ pub struct Machine {
     pub memory: u64,
 }
 
-/// The part of its machine that a worker gives to the farm.
+/// The part of its machine that a worker offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Offered {
+pub struct MachineOffer {
     pub cores: u32,
     /// Bytes.
     pub memory: u64,
 }
 
-/// The reason for which a worker takes no work for now. It finishes or returns what it has begun.
+/// The reason for which a worker takes no work for now. The worker finishes or returns its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unavailability {
-    /// As a person reads it: `asleep until 08:00`.
+    /// For a person: `asleep until 08:00`.
     pub why: String,
-    /// Unix milliseconds, where it is known.
+    /// Unix milliseconds, if known.
     #[serde(default)]
     pub until_ms: Option<i64>,
 }
@@ -104,7 +103,7 @@ pub struct BlenderOffer {
     pub build_hash: String,
     pub flavor: BlenderFlavor,
     pub engines: Vec<String>,
-    /// The processor is always among them.
+    /// Always includes the processor.
     pub devices: Vec<DeviceOffer>,
     pub denoisers: Vec<String>,
 }
@@ -113,7 +112,7 @@ pub struct BlenderOffer {
 pub struct DeviceOffer {
     pub class: DeviceClass,
     pub name: String,
-    /// Bytes, where Blender or its driver tells.
+    /// Bytes, if Blender or the driver reports them.
     #[serde(default)]
     pub memory: Option<u64>,
 }
@@ -129,7 +128,7 @@ pub enum Up {
         #[serde(default)]
         unavailable: Option<Unavailability>,
     },
-    /// The slot began this attempt; all in front of it on the slot have left Blender.
+    /// The slot began this attempt; the earlier ones of the slot have left Blender.
     Started {
         attempt: AttemptId,
     },
@@ -138,11 +137,10 @@ pub enum Up {
         /// 0 to 1.
         fraction: f32,
     },
-    /// Its Blender has worked on it since the last of these, whether or not anybody can say how far it is. Twice a
-    /// minute at most.
+    /// Blender has worked on the attempt since the last of these messages. Sent at most twice a minute.
     Alive {
         attempt: AttemptId,
-        /// It also gets on: it has said something of a sample or a step, or written bytes.
+        /// Blender also reported a sample or a step, or wrote bytes.
         #[serde(default)]
         moved: bool,
     },
@@ -151,21 +149,21 @@ pub enum Up {
         attempt: AttemptId,
         text: String,
     },
-    /// Things about the job that the person should know.
+    /// Messages about the job for the person.
     Notices {
         job: JobId,
         texts: Vec<String>,
     },
-    /// The attempt has left the slot, and this is how. Repeated until the server answers `Settled`.
+    /// The attempt has left the slot. Repeated until the server answers `Settled`.
     Finished {
         attempt: AttemptId,
         task: TaskId,
         generation: Generation,
         report: AttemptReport,
     },
-    /// Renews the leases of all its attempts.
+    /// Renews the leases of all attempts of the worker.
     Heartbeat,
-    /// It drains by its own wish (Ctrl-C): no more work, please.
+    /// The worker drains by itself (Ctrl-C) and takes no further work.
     Draining,
 }
 
@@ -173,11 +171,11 @@ pub enum Up {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "kebab-case")]
 pub enum AttemptReport {
-    /// Its work is done, and every file of it stored at the server. Pictures are checked; files of a bundle take the
-    /// place of those of the job's bundle, or come to them.
+    /// The task is done, and every file is stored at the server. Pictures are checked; files of a bundle replace those of
+    /// the job's bundle, or are added to them.
     Done {
         files: Vec<TaskFile>,
-        /// Seconds that the work itself took, by the host's clock.
+        /// Seconds of the task alone, by the host's clock.
         seconds: f64,
         /// Bytes.
         peak_memory: u64,
@@ -186,12 +184,12 @@ pub enum AttemptReport {
         failure: Failure,
         seconds: f64,
     },
-    /// Unfinished: drained, revoked, or never begun.
+    /// The attempt was drained or revoked, or never begun.
     Returned,
 }
 
 impl AttemptReport {
-    /// Files that a task may report; a worker that has more fails the attempt, and says so.
+    /// Files that a task may report; a worker fails an attempt that has more.
     pub const MAX_FILES: usize = 100_000;
 }
 
@@ -200,21 +198,21 @@ impl AttemptReport {
 #[serde(tag = "down", rename_all = "kebab-case")]
 pub enum Down {
     Welcome(Welcome),
-    /// The worker gets no work, and this is why; the connection closes.
+    /// The worker gets no work; the connection closes.
     Refused {
         reason: String,
     },
     Assign(Box<Assignment>),
-    /// Begins a task before the files that it uses are all there.
+    /// Begins a task before all files that it uses are committed.
     Stream(Box<StreamAssignment>),
-    /// The files of this streaming attempt are all there: it goes on as an ordinary one, on this slot.
+    /// All files of this streaming attempt are committed: it continues on this slot.
     Place {
         attempt: AttemptId,
         slot: SlotIndex,
         claim: SlotClaim,
     },
-    /// There are more files for this streaming attempt. Nothing is lost with this message: the list that the worker asks
-    /// for has all of them.
+    /// There are more files for this streaming attempt. The message may be lost: the worker's next list of files has all
+    /// of them.
     Arrived {
         attempt: AttemptId,
     },
@@ -222,7 +220,7 @@ pub enum Down {
         attempt: AttemptId,
         why: RevokeReason,
     },
-    /// The report of this attempt is on disk: forget it.
+    /// The report of this attempt is on disk; the worker forgets it.
     Settled {
         attempt: AttemptId,
         outcome: ReportOutcome,
@@ -234,7 +232,7 @@ pub enum Down {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The name that the farm knows it by.
+    /// The unique name of the worker in the farm.
     pub name: String,
     pub build: String,
     pub protocol: u32,
@@ -244,7 +242,7 @@ pub struct Welcome {
     pub desired: DesiredState,
 }
 
-/// Tasks of one step of a job for one slot, to be done in this order, behind what the slot already has.
+/// Tasks of one step of a job for one slot, in this order, behind those that the slot already has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     pub slot: SlotIndex,
@@ -254,13 +252,13 @@ pub struct Assignment {
     pub tasks: Vec<AssignedTask>,
 }
 
-/// A task that streams: its worker begins with the files that are there, on no slot, and may not report it as done before
-/// [`Down::Place`].
+/// A task that streams: its worker begins with the files that are committed, without a slot, and may not report it as done
+/// before [`Down::Place`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StreamAssignment {
     pub job: JobId,
     pub work: StepWork,
-    /// Bytes that it may use until it has a slot; 0 where it is not known.
+    /// Bytes that it may use until it has a slot; 0 if unknown.
     pub memory: u64,
     pub task: AssignedTask,
 }
@@ -269,7 +267,7 @@ pub struct StreamAssignment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepWork {
     pub kind: StepKind,
-    /// The session that the tasks have open in Blender; absent in a step without Blender.
+    /// The Blender session of the tasks; absent in a step without Blender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionSpec>,
     /// The earlier steps whose files the tasks use: `GET /api/v1/jobs/{id}/steps/{step}/files` lists them, those of the
@@ -281,20 +279,20 @@ pub struct StepWork {
     pub parts: Option<NonZeroU16>,
     /// The purpose of the files that the tasks make.
     pub product: ProductKind,
-    /// Seconds that a task may take.
+    /// Seconds for each task.
     pub time_limit_s: Option<u32>,
-    /// A frame whose picture is entirely black or transparent is a failure.
+    /// A frame whose picture is entirely black or transparent fails.
     pub refuse_black: bool,
 }
 
 /// The part of its worker's machine that a slot may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotClaim {
-    /// Threads of its Blender, where the job asked for cores; 0 where it did not.
+    /// Threads of its Blender; 0 if the job did not ask for cores.
     pub cores: u32,
-    /// Bytes; 0 where it is not known.
+    /// Bytes; 0 if unknown.
     pub memory: u64,
-    /// By their place among those of the job's kind that its Blender lists; empty for a job on the processor.
+    /// The positions of its GPUs among those of the job's kind that its Blender lists; empty for a job on the processor.
     pub gpus: Vec<u16>,
 }
 

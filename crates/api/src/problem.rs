@@ -3,36 +3,36 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What went wrong, for programs. The HTTP status of each is fixed.
+/// The kind of a problem, for programs. Each has one HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemCode {
     /// No key, or a wrong one.
     Unauthorized,
-    /// The key is right but the Host or Origin is not one that this server answers to.
+    /// The key is right, but the server does not answer to this Host or Origin.
     Forbidden,
     NotFound,
-    /// The request is none that `openapi.json` describes.
+    /// The request does not match `openapi.json`.
     BadRequest,
-    /// The request is well formed, and asks for what cannot be: no schema can say so.
+    /// The request matches `openapi.json`, and cannot be met.
     Unprocessable,
-    /// The path is there, and does not take this method.
+    /// The path exists, but not with this method.
     MethodNotAllowed,
-    /// The path is a WebSocket's.
+    /// The path takes WebSocket connections only.
     UpgradeRequired,
-    /// The range lies beyond the bytes.
+    /// The range begins behind the last byte.
     RangeNotSatisfiable,
-    /// The server has as many connections as it takes, or has begun again from its records: the same request may do later.
+    /// The server has too many connections, or has just restarted its scheduler: the same request may succeed later.
     Busy,
-    /// The thing is in a state that does not allow this.
+    /// The state of the object does not allow this.
     Conflict,
-    /// It was there, and its time is over.
+    /// The object existed, and has expired.
     Gone,
-    /// An upload's part begins at another offset than the server stands at.
+    /// An upload's part does not begin at the offset of the upload.
     OffsetMismatch,
-    /// The bytes do not have the hash that was named.
+    /// The bytes do not have the hash in the request.
     HashMismatch,
-    /// The bytes are no whole .blend.
+    /// The bytes are not a complete .blend.
     NotABlend,
     TooLarge,
     /// The server's disk is full.
@@ -71,44 +71,33 @@ impl ProblemCode {
     }
 
     pub fn status(self) -> u16 {
-        match self {
-            Self::BadRequest | Self::Version => 400,
-            Self::Unauthorized => 401,
-            Self::Forbidden => 403,
-            Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::Conflict | Self::OffsetMismatch => 409,
-            Self::Gone => 410,
-            Self::TooLarge => 413,
-            Self::RangeNotSatisfiable => 416,
-            Self::HashMismatch | Self::NotABlend | Self::Unprocessable => 422,
-            Self::UpgradeRequired => 426,
-            Self::Internal => 500,
-            Self::Busy => 503,
-            Self::NoSpace => 507,
-        }
+        self.status_and_title().0
     }
 
     pub fn title(self) -> &'static str {
+        self.status_and_title().1
+    }
+
+    fn status_and_title(self) -> (u16, &'static str) {
         match self {
-            Self::Unauthorized => "A key is needed",
-            Self::Forbidden => "Not from there",
-            Self::NotFound => "No such thing",
-            Self::BadRequest => "The request is not understood",
-            Self::Unprocessable => "The request cannot be met",
-            Self::MethodNotAllowed => "Not this method",
-            Self::UpgradeRequired => "A WebSocket",
-            Self::RangeNotSatisfiable => "Not in range",
-            Self::Busy => "The server is busy",
-            Self::Conflict => "Not possible now",
-            Self::Gone => "Not kept any more",
-            Self::OffsetMismatch => "The upload stands elsewhere",
-            Self::HashMismatch => "The bytes do not match their hash",
-            Self::NotABlend => "Not a .blend",
-            Self::TooLarge => "Too large",
-            Self::NoSpace => "The disk is full",
-            Self::Version => "Another version",
-            Self::Internal => "The server failed",
+            Self::Unauthorized => (401, "A key is needed"),
+            Self::Forbidden => (403, "Not from there"),
+            Self::NotFound => (404, "No such thing"),
+            Self::BadRequest => (400, "The request is not understood"),
+            Self::Unprocessable => (422, "The request cannot be met"),
+            Self::MethodNotAllowed => (405, "Not this method"),
+            Self::UpgradeRequired => (426, "A WebSocket"),
+            Self::RangeNotSatisfiable => (416, "Not in range"),
+            Self::Busy => (503, "The server is busy"),
+            Self::Conflict => (409, "Not possible now"),
+            Self::Gone => (410, "Not kept any more"),
+            Self::OffsetMismatch => (409, "The upload is at another offset"),
+            Self::HashMismatch => (422, "The bytes do not match their hash"),
+            Self::NotABlend => (422, "Not a .blend"),
+            Self::TooLarge => (413, "Too large"),
+            Self::NoSpace => (507, "The disk is full"),
+            Self::Version => (400, "Another version"),
+            Self::Internal => (500, "The server failed"),
         }
     }
 }
@@ -125,7 +114,7 @@ pub struct Problem {
     /// One sentence for a person: what happened, and what to do next.
     pub detail: String,
     pub code: ProblemCode,
-    /// With `offset-mismatch`: where the upload stands, in bytes.
+    /// With `offset-mismatch`: the offset of the upload, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
 }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 pub enum WaitReason {
     /// The job is paused.
     Paused { job: JobId },
-    /// The first frames of the job are rendered, and it is paused until somebody has looked at them.
+    /// The first frames of the job are rendered, and it is paused until a person resumes it.
     Held {
         job: JobId,
         /// The number of these frames.
@@ -45,11 +45,11 @@ pub enum WaitReason {
         /// The job asks for a GPU of any backend, or did so before its first frame was dispatched.
         any_gpu: bool,
     },
-    /// Workers that meet the requirement are connected, and none takes work; the numbers of them.
+    /// Workers that meet the requirement are connected, and none takes work; their numbers by state.
     NotWorking {
         paused: u32,
         draining: u32,
-        /// By their own rules: schedule, user activity, load.
+        /// Because of their schedule, user activity or load.
         unavailable: u32,
         quarantined: u32,
         /// Nothing has been heard of them for some time.
@@ -71,20 +71,20 @@ pub enum WaitReason {
         /// Other jobs that hold some.
         more: u32,
     },
-    /// It failed on every worker that has a free slot, and the others are busy.
+    /// The task failed on every worker that has a free slot, and the others are busy.
     FailedHere {
         /// Names of workers that have a free slot.
         free: Vec<String>,
-        /// Other workers that have one.
+        /// Other workers with a free slot.
         more_free: u32,
         /// The number of busy workers.
         busy: u32,
-        /// The jobs that hold most of the slots of these.
+        /// The jobs that hold most of the slots of these workers.
         holders: Vec<SlotHolder>,
         /// Other jobs that hold some.
         more: u32,
     },
-    /// No machine has enough free for it.
+    /// No machine has enough free cores, memory or GPUs for it.
     NoRoom {
         /// The name of the worker that is kept free for it.
         reserved: Option<String>,

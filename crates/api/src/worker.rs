@@ -1,23 +1,23 @@
-//! Workers as people see them.
+//! Workers and what they run, for people.
 
 use kiln_types::{AttemptId, DesiredState, Epoch, JobId, Owner, SlotIndex, TaskName, WorkerId, WorkerState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BlenderOffer, Machine, Offered, Unavailability};
+use crate::{BlenderOffer, Machine, MachineOffer, Unavailability};
 
-/// What anyone may know of a server, without a key.
+/// The public facts of a server; no key is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Info {
     /// `kiln`.
     pub program: String,
     pub build: String,
-    /// The protocol numbers of workers that it speaks.
+    /// The newest worker protocol of the server.
     pub protocol: u32,
     pub oldest_protocol: u32,
 }
 
-/// Who the key belongs to.
+/// The principal of the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Me {
     pub owner: Owner,
@@ -32,23 +32,23 @@ pub struct RunningView {
     #[serde(flatten)]
     pub name: TaskName,
     pub since_ms: i64,
-    /// 0 to 1: said by Blender where it says it, else estimated from the frame's neighbours.
+    /// 0 to 1, from Blender or from the times of neighbouring frames.
     pub fraction: Option<f32>,
-    /// Whether `fraction` is an estimate.
+    /// `fraction` comes from neighbouring frames.
     pub estimated: bool,
-    /// Milliseconds that other frames of its job take on this worker; only there if this one takes far longer.
+    /// Milliseconds that other frames of the job take on this worker; present if this one takes far longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow: Option<u64>,
 }
 
-/// What runs now, of one job or of all.
+/// The running tasks of one job or of all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunningList {
-    /// All that run; `running` may hold fewer.
+    /// The number of running tasks; `running` may list fewer.
     pub count: u32,
-    /// The parts that are done of all frames that run, together: 1 is a whole frame.
+    /// The sum of the fractions of all running frames: 1 is a whole frame.
     pub inside: f64,
-    /// Of one job the oldest first; of all jobs by the names of workers.
+    /// The oldest first for one job; by the names of workers for all jobs.
     pub running: Vec<RunningTask>,
 }
 
@@ -69,25 +69,23 @@ pub struct WorkerView {
     pub desired: DesiredState,
     pub build: String,
     pub machine: Machine,
-    /// What of its machine it gives to the farm.
-    pub offered: Offered,
+    /// The part of its machine that it offers.
+    pub offered: MachineOffer,
     pub slots: u16,
     pub tags: Vec<String>,
-    /// The pools that the farm has put it in.
     #[serde(default)]
     pub pools: Vec<String>,
-    /// The reason for which it takes no work for now: its schedule, a person, or other load.
     pub unavailable: Option<Unavailability>,
-    /// The reason for which the farm gives it single probes alone: it fails, or goes down, where others deliver.
     pub quarantine: Option<WorkerQuarantine>,
-    /// Whether the farm wakes its machine when work waits for it.
+    /// The farm wakes its machine when work waits for it.
     pub wakes: bool,
     pub blenders: Vec<BlenderOffer>,
     pub running: Vec<RunningView>,
     pub last_seen_ms: i64,
 }
 
-/// The quarantine of a worker: until it delivers, it gets one task from time to time, a probe.
+/// The quarantine of a worker that fails, or goes down, where others deliver. It gets nothing but probes, single tasks
+/// from time to time, until one succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerQuarantine {
     /// One sentence for a person.

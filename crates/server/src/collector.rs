@@ -111,7 +111,7 @@ impl Collector {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.store.job_deleted() => {}
+                () = self.store.wait_for_deleted_job() => {}
             }
         }
     }
@@ -146,7 +146,10 @@ impl Collector {
         let (expired, mut needed) = if dry_run {
             self.store.would_expire(&expiry).await?
         } else {
-            (self.expire(expiry, self.store.due(&expiry).await?).await?, self.store.needed_blobs().await?)
+            (
+                self.expire(expiry, self.store.find_due(&expiry).await?).await?,
+                self.store.needed_blobs().await?,
+            )
         };
         needed.extend(self.uploads.finished(idle_since).await?);
         needed.sort_unstable();
@@ -201,7 +204,7 @@ impl Collector {
         let held = self.holds.oldest();
         let now_ms = unix(SystemTime::now());
         let expiry = Expiry { at_ms: now_ms, spent_ms: Some(now_ms), ..Expiry::default() };
-        let spent = self.store.due_intermediates(&expiry).await?;
+        let spent = self.store.find_due_intermediates(&expiry).await?;
         let Expired { intermediates, freed, .. } = self.expire(expiry, spent).await?;
         if freed.is_empty() {
             return Ok(());
@@ -225,7 +228,7 @@ impl Collector {
     /// Has the scheduler remove what is due from the records, a part at a time, with turns in between.
     async fn expire(&self, expiry: Expiry, due: Due) -> Result<Expired, CollectError> {
         let mut expired = Expired::default();
-        for due in due.parts(AT_ONCE) {
+        for due in due.split(AT_ONCE) {
             let due = Box::new(due);
             expired.add(self.scheduler.ask(|reply| Input::Expire { expiry, due, reply }).await?);
         }

@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use kiln_api::{JobRetention, Kept};
-use kiln_store::KeptRow;
+use kiln_api::{JobRetention, RetentionState};
+use kiln_store::RetentionRow;
 use kiln_types::TimeSpan;
 
 /// The time after which something expires that nothing needs. Written as a duration or `never`.
@@ -26,10 +26,10 @@ impl RetentionPeriod {
         }
     }
 
-    fn since(self, at_ms: i64) -> Kept {
+    fn since(self, at_ms: i64) -> RetentionState {
         match self {
-            Self::After(age) => Kept::Until { at_ms: at_ms.saturating_add(millis(age)) },
-            Self::Never => Kept::UntilDeleted,
+            Self::After(age) => RetentionState::Until { at_ms: at_ms.saturating_add(millis(age)) },
+            Self::Never => RetentionState::UntilDeleted,
         }
     }
 }
@@ -95,34 +95,34 @@ impl Default for Retention {
 /// Returns the times until which a job's files are kept; without a retention, as long as the server runs.
 pub(crate) fn job_retention(
     retention: Option<&Retention>,
-    row: &KeptRow,
+    row: &RetentionRow,
     ended_ms: Option<i64>,
 ) -> JobRetention {
     let after = |period: fn(&Retention) -> RetentionPeriod| {
         let period = retention.map_or(RetentionPeriod::Never, period);
         match (ended_ms, row.archived_ms) {
-            (None, _) => Kept::WhileOpen,
-            (Some(_), Some(at_ms)) => Kept::Until { at_ms },
+            (None, _) => RetentionState::WhileOpen,
+            (Some(_), Some(at_ms)) => RetentionState::Until { at_ms },
             (Some(ended_ms), None) => period.since(ended_ms),
         }
     };
     let inputs = match row.inputs_gone_ms {
-        Some(at_ms) => Kept::Gone { at_ms },
+        Some(at_ms) => RetentionState::Gone { at_ms },
         None => after(|retention| retention.bundles),
     };
     let logs = match row.logs_gone_ms.filter(|gone| ended_ms.is_some_and(|ended| *gone >= ended)) {
-        Some(at_ms) => Kept::Gone { at_ms },
+        Some(at_ms) => RetentionState::Gone { at_ms },
         None => after(|retention| retention.logs),
     };
     let fetched = row.last_seq > 0 && row.fetched_seq >= row.last_seq;
     let outputs = match (ended_ms, row.fetched_ms, row.outputs_gone_ms) {
-        (_, _, Some(at_ms)) if row.outputs_gone_seq >= row.last_seq => Kept::Gone { at_ms },
-        (None, ..) => Kept::WhileOpen,
-        _ if row.archived_ms.is_some() => Kept::UntilDeleted,
+        (_, _, Some(at_ms)) if row.outputs_gone_seq >= row.last_seq => RetentionState::Gone { at_ms },
+        (None, ..) => RetentionState::WhileOpen,
+        _ if row.archived_ms.is_some() => RetentionState::UntilDeleted,
         (Some(ended), Some(at_ms), _) if fetched => {
             retention.map_or(RetentionPeriod::Never, |retention| retention.outputs).since(at_ms.max(ended))
         }
-        _ => Kept::UntilFetched,
+        _ => RetentionState::UntilFetched,
     };
     JobRetention { archived_ms: row.archived_ms, fetched, inputs, outputs, logs }
 }
@@ -153,32 +153,38 @@ mod tests {
     fn the_retention_of_a_job_follows_its_state() {
         let day = 86_400_000;
         let retention = Retention::default();
-        let fresh = KeptRow { last_seq: 9, ..KeptRow::default() };
-        let kept = |row: &KeptRow, ended_ms| job_retention(Some(&retention), row, ended_ms);
+        let fresh = RetentionRow { last_seq: 9, ..RetentionRow::default() };
+        let kept = |row: &RetentionRow, ended_ms| job_retention(Some(&retention), row, ended_ms);
         let open = kept(&fresh, None);
         assert_eq!(
             (open.inputs, open.outputs, open.logs),
-            (Kept::WhileOpen, Kept::WhileOpen, Kept::WhileOpen)
+            (RetentionState::WhileOpen, RetentionState::WhileOpen, RetentionState::WhileOpen)
         );
         let ended = kept(&fresh, Some(0));
-        assert_eq!(ended.inputs, Kept::Until { at_ms: 7 * day });
-        assert_eq!(ended.logs, Kept::Until { at_ms: 90 * day });
-        assert_eq!((ended.outputs, ended.fetched), (Kept::UntilFetched, false));
-        let half = KeptRow { fetched_seq: 8, fetched_ms: Some(day), ..fresh };
-        assert_eq!(kept(&half, Some(0)).outputs, Kept::UntilFetched);
-        let fetched = KeptRow { fetched_seq: 9, ..half };
-        assert_eq!(kept(&fetched, Some(0)).outputs, Kept::Until { at_ms: 31 * day });
-        assert_eq!(job_retention(None, &fetched, Some(0)).outputs, Kept::UntilDeleted);
-        let archived = kept(&KeptRow { archived_ms: Some(5), ..fetched }, Some(0));
-        assert_eq!((archived.outputs, archived.inputs), (Kept::UntilDeleted, Kept::Until { at_ms: 5 }));
+        assert_eq!(ended.inputs, RetentionState::Until { at_ms: 7 * day });
+        assert_eq!(ended.logs, RetentionState::Until { at_ms: 90 * day });
+        assert_eq!((ended.outputs, ended.fetched), (RetentionState::UntilFetched, false));
+        let half = RetentionRow { fetched_seq: 8, fetched_ms: Some(day), ..fresh };
+        assert_eq!(kept(&half, Some(0)).outputs, RetentionState::UntilFetched);
+        let fetched = RetentionRow { fetched_seq: 9, ..half };
+        assert_eq!(kept(&fetched, Some(0)).outputs, RetentionState::Until { at_ms: 31 * day });
+        assert_eq!(job_retention(None, &fetched, Some(0)).outputs, RetentionState::UntilDeleted);
+        let archived = kept(&RetentionRow { archived_ms: Some(5), ..fetched }, Some(0));
+        assert_eq!(
+            (archived.outputs, archived.inputs),
+            (RetentionState::UntilDeleted, RetentionState::Until { at_ms: 5 })
+        );
         let gone =
-            KeptRow { outputs_gone_seq: 9, outputs_gone_ms: Some(7), logs_gone_ms: Some(7), ..fetched };
+            RetentionRow { outputs_gone_seq: 9, outputs_gone_ms: Some(7), logs_gone_ms: Some(7), ..fetched };
         let removed = kept(&gone, Some(0));
-        assert_eq!((removed.outputs, removed.logs), (Kept::Gone { at_ms: 7 }, Kept::Gone { at_ms: 7 }));
-        let rendered_again = kept(&KeptRow { last_seq: 12, ..gone }, Some(8));
+        assert_eq!(
+            (removed.outputs, removed.logs),
+            (RetentionState::Gone { at_ms: 7 }, RetentionState::Gone { at_ms: 7 })
+        );
+        let rendered_again = kept(&RetentionRow { last_seq: 12, ..gone }, Some(8));
         assert_eq!(
             (rendered_again.outputs, rendered_again.logs),
-            (Kept::UntilFetched, Kept::Until { at_ms: 90 * day + 8 })
+            (RetentionState::UntilFetched, RetentionState::Until { at_ms: 90 * day + 8 })
         );
     }
 }

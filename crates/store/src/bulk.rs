@@ -1,5 +1,5 @@
-//! What comes by the thousand: attempts opened and started, and tasks committed. Many of a kind are one statement,
-//! for a statement costs two changes of thread, and its row a few microseconds.
+//! The frequent writes: attempts opened and started, and tasks committed. All of a kind in a batch are one statement,
+//! because a statement costs two changes of thread, and a row only a few microseconds.
 
 use kiln_types::{Blank, BundleFile, OutputSet};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::bundles::{insert_bundle, take_bundle};
 use crate::sql::{StoreResult, to_json};
 use crate::{NewBundle, NewProduct, TaskProduct, Write};
 
-/// Waits until something else is to be written, then goes in the order in which an attempt lives.
+/// The frequent writes since the last other one, by kind.
 #[derive(Default)]
 pub(crate) struct Bulk {
     opened: Vec<Opened>,
@@ -40,17 +40,17 @@ struct Started(u32, i64, i64);
 #[derive(Serialize)]
 struct Done(i64, u16, u32, u32, u32, i64, i64, f64, Option<i64>);
 
-/// The place of its task among those that are done, and the file: frame, path, role, hash, size, format, width, height,
-/// and what is remarkable in its pixels.
+/// The position of its task in [`Bulk::done`], and the file: frame, path, role, hash, size, format, width, height, and the
+/// remarkable things in its pixels.
 #[derive(Serialize)]
 struct Output(usize, i32, String, String, String, i64, &'static str, u32, u32, Option<&'static str>, i64);
 
-/// The place of its task among those that are done, and the file: kind, position of its frame, path, hash, size.
+/// The position of its task in [`Bulk::done`], and the file: kind, position of its frame, path, hash, size.
 #[derive(Serialize)]
 struct Product(usize, &'static str, Option<u32>, String, String, i64);
 
 impl Bulk {
-    /// Keeps what comes by the thousand, and hands back the rest, before which [`Bulk::flush`] must go.
+    /// Takes a frequent write, and returns any other one, which the caller applies after [`Bulk::flush`].
     pub fn take(&mut self, write: Write) -> StoreResult<Option<Write>> {
         match write {
             Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms } => {
@@ -67,7 +67,7 @@ impl Bulk {
                 let (epoch, counter) = (attempt.epoch.0, attempt.counter.cast_signed());
                 let (job, step, index) = (task.job.0.cast_signed(), task.step.0, task.index.0);
                 match product {
-                    TaskProduct::Outputs { frame, files } => self.outputs_of(frame, &files)?,
+                    TaskProduct::Outputs { frame, files } => self.add_outputs(frame, &files)?,
                     TaskProduct::Bundle(bundle) => self.bundles.push(Bundle { job, step, bundle, at_ms }),
                     TaskProduct::Files(NewProduct { kind, position, files }) => {
                         let (done, kind) = (self.done.len(), kind.as_str());
@@ -86,7 +86,7 @@ impl Bulk {
         Ok(None)
     }
 
-    fn outputs_of(&mut self, frame: i32, outputs: &OutputSet) -> StoreResult<()> {
+    fn add_outputs(&mut self, frame: i32, outputs: &OutputSet) -> StoreResult<()> {
         for file in outputs.files() {
             self.outputs.push(Output(
                 self.done.len(),
@@ -105,9 +105,10 @@ impl Bulk {
         Ok(())
     }
 
+    /// Runs a statement for each kind, in the order in which an attempt lives.
     pub async fn flush(&mut self, db: &mut SqliteConnection) -> StoreResult<()> {
         let Self { opened, started, done, outputs, products, bundles } = std::mem::take(self);
-        each(
+        run_for_all(
             db,
             &opened,
             "INSERT INTO attempts (epoch, counter, job, step, idx, generation, worker, slot, state, opened_ms) \
@@ -116,14 +117,14 @@ impl Bulk {
              FROM json_each(?1) ORDER BY key",
         )
         .await?;
-        each(
+        run_for_all(
             db,
             &started,
             "UPDATE attempts SET state = 'running', started_ms = row.value ->> 2 FROM json_each(?1) AS row \
              WHERE epoch = row.value ->> 0 AND counter = row.value ->> 1 AND state = 'assigned'",
         )
         .await?;
-        each(
+        run_for_all(
             db,
             &done,
             "UPDATE attempts SET state = 'committed', ended_ms = row.value ->> 6, seconds = row.value ->> 7, \
@@ -131,7 +132,7 @@ impl Bulk {
              FROM json_each(?1) AS row WHERE epoch = row.value ->> 4 AND counter = row.value ->> 5",
         )
         .await?;
-        each(
+        run_for_all(
             db,
             &done,
             "INSERT INTO tasks (job, step, idx, generation, state) \
@@ -141,7 +142,7 @@ impl Bulk {
         )
         .await?;
         let again: Vec<&Done> = done.iter().filter(|done| done.3 > 0).collect();
-        each(
+        run_for_all(
             db,
             &again,
             "UPDATE outputs SET current = 0 FROM json_each(?1) AS row \
@@ -149,10 +150,9 @@ impl Bulk {
                  AND generation < row.value ->> 3",
         )
         .await?;
-        // The rows of a task's files name their task by its place.
         let rows: Vec<(&Output, &Done)> =
             outputs.iter().filter_map(|output| Some((output, done.get(output.0)?))).collect();
-        each(
+        run_for_all(
             db,
             &rows,
             "INSERT INTO outputs (job, step, idx, generation, attempt_epoch, attempt_counter, committed_ms, frame, path, \
@@ -167,7 +167,7 @@ impl Bulk {
         .await?;
         let rows: Vec<(&Product, &Done)> =
             products.iter().filter_map(|product| Some((product, done.get(product.0)?))).collect();
-        each(
+        run_for_all(
             db,
             &rows,
             "INSERT INTO products (job, step, idx, generation, committed_ms, kind, position, path, hash, size) \
@@ -191,7 +191,11 @@ impl Bulk {
 }
 
 /// Runs the statement on all rows at once, if there are any.
-async fn each(db: &mut SqliteConnection, rows: &[impl Serialize], sql: &'static str) -> StoreResult<()> {
+async fn run_for_all(
+    db: &mut SqliteConnection,
+    rows: &[impl Serialize],
+    sql: &'static str,
+) -> StoreResult<()> {
     if !rows.is_empty() {
         sqlx::query(sql).bind(to_json("row", &rows)?).execute(db).await?;
     }

@@ -1,4 +1,4 @@
-//! Bundles into the records, in steps: the list of a million files holds up no batch.
+//! Inserting bundles, in several transactions: the list of a million files delays no batch.
 
 use kiln_types::{BlobHash, BundleId};
 use sqlx::SqliteConnection;
@@ -9,48 +9,48 @@ use crate::{NewBundle, Store};
 /// Files of one transaction.
 const FILES: usize = 5000;
 
-/// A transaction on the way of a bundle into the records.
+/// A transaction of the insertion of a bundle.
 #[derive(Debug, Clone, Copy)]
 enum Step<'a> {
-    /// It is needed, and no bundle to anybody yet.
+    /// Makes the row of the bundle, which keeps its files but is not a bundle to readers yet.
     Begin,
-    /// Some of its files.
+    /// Adds files.
     Files(&'a [BlobHash]),
-    /// All of its files are there.
+    /// Makes it a bundle, with all its files.
     End,
 }
 
 impl Store {
-    /// As [`crate::Write::InsertBundle`], with others writing in between. Once this returns, all of it is there; until
-    /// then its files are needed, and it is no bundle. One that breaks off is begun again by the next who brings it, or
-    /// expires.
+    /// Inserts a bundle as [`crate::Write::InsertBundle`] does, but in several transactions. Until this returns, its files
+    /// are needed, and readers do not see the bundle. The next insertion of the same bundle completes an unfinished one;
+    /// otherwise that expires.
     pub async fn insert_bundle(&self, bundle: &NewBundle, at_ms: i64) -> StoreResult<()> {
-        if self.step(bundle, at_ms, Step::Begin).await? {
+        if self.run_step(bundle, at_ms, Step::Begin).await? {
             return Ok(());
         }
         for files in bundle.blobs.chunks(FILES) {
-            self.step(bundle, at_ms, Step::Files(files)).await?;
+            self.run_step(bundle, at_ms, Step::Files(files)).await?;
         }
-        self.step(bundle, at_ms, Step::End).await?;
+        self.run_step(bundle, at_ms, Step::End).await?;
         Ok(())
     }
 
-    /// Whether the bundle is whole afterwards.
-    async fn step(&self, bundle: &NewBundle, at_ms: i64, step: Step<'_>) -> StoreResult<bool> {
+    /// Returns whether the bundle is complete.
+    async fn run_step(&self, bundle: &NewBundle, at_ms: i64, step: Step<'_>) -> StoreResult<bool> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
         let whole = match step {
             Step::Begin => {
                 let whole = is_whole(&mut tx, bundle.id).await?;
-                note(&mut tx, bundle, at_ms, whole).await?;
+                upsert_bundle(&mut tx, bundle, at_ms, whole).await?;
                 whole
             }
             Step::Files(files) => {
-                list(&mut tx, bundle.id, files).await?;
+                insert_files(&mut tx, bundle.id, files).await?;
                 false
             }
             Step::End => {
-                note(&mut tx, bundle, at_ms, true).await?;
+                upsert_bundle(&mut tx, bundle, at_ms, true).await?;
                 true
             }
         };
@@ -59,26 +59,31 @@ impl Store {
     }
 }
 
-/// All of it in the caller's transaction.
+/// Inserts a bundle in the caller's transaction.
 pub(crate) async fn insert_bundle(
     db: &mut SqliteConnection,
     bundle: &NewBundle,
     at_ms: i64,
 ) -> StoreResult<()> {
     if !is_whole(db, bundle.id).await? {
-        list(db, bundle.id, &bundle.blobs).await?;
+        insert_files(db, bundle.id, &bundle.blobs).await?;
     }
-    note(db, bundle, at_ms, true).await
+    upsert_bundle(db, bundle, at_ms, true).await
 }
 
-/// Whether the list of its files is there, whoever brought it. A bundle of the same id has the same files.
+/// Returns whether the list of its files is complete, for any owner: the same id means the same files.
 async fn is_whole(db: &mut SqliteConnection, bundle: BundleId) -> StoreResult<bool> {
     let whole = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM bundles WHERE id = ?1 AND waits <> 2)");
     Ok(whole.bind(bundle.0.as_bytes().to_vec()).fetch_one(db).await?)
 }
 
-/// It waits for a job, from now on; before its list is whole it does so with a mark of its own.
-async fn note(db: &mut SqliteConnection, bundle: &NewBundle, at_ms: i64, whole: bool) -> StoreResult<()> {
+/// Makes or renews the row of a bundle that waits for a job (1), or whose list is not complete (2).
+async fn upsert_bundle(
+    db: &mut SqliteConnection,
+    bundle: &NewBundle,
+    at_ms: i64,
+    whole: bool,
+) -> StoreResult<()> {
     sqlx::query(
         "INSERT INTO bundles (id, owner, project, size, created_ms, used_ms, waits) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) \
@@ -95,7 +100,7 @@ async fn note(db: &mut SqliteConnection, bundle: &NewBundle, at_ms: i64, whole: 
     Ok(())
 }
 
-async fn list(db: &mut SqliteConnection, bundle: BundleId, files: &[BlobHash]) -> StoreResult<()> {
+async fn insert_files(db: &mut SqliteConnection, bundle: BundleId, files: &[BlobHash]) -> StoreResult<()> {
     sqlx::query(
         "INSERT OR IGNORE INTO bundle_blobs (bundle, hash) SELECT ?1, unhex(value) FROM json_each(?2)",
     )
@@ -106,7 +111,7 @@ async fn list(db: &mut SqliteConnection, bundle: BundleId, files: &[BlobHash]) -
     Ok(())
 }
 
-/// A job needs it: it waits for none any more.
+/// Ends the wait of a bundle for a job.
 pub(crate) async fn take_bundle(db: &mut SqliteConnection, bundle: BundleId) -> StoreResult<()> {
     let query = sqlx::query("UPDATE bundles SET waits = 0 WHERE id = ?1");
     query.bind(bundle.0.as_bytes().to_vec()).execute(db).await?;

@@ -1,4 +1,4 @@
-//! The writes that the store knows, in batches: a batch is a transaction.
+//! Committing batches of writes: a batch is a transaction.
 
 use kiln_types::{
     AttemptId, AttemptState, Epoch, EventNumber, Failure, Generation, JobId, JobSpec, JobState, StepIndex,
@@ -13,13 +13,12 @@ use crate::sql::{StoreResult, to_json};
 use crate::{NewEvent, NewStep, Store, StoreError, StoredEvent, Write};
 
 impl Store {
-    /// Writes the whole batch or nothing of it, and returns its events with their numbers. When it returns,
-    /// everything is as safe as the [`crate::Durability`] says. What is written about a job that was deleted is
-    /// passed over, or goes with its rows, see [`Store::sweep`].
+    /// Commits the batch as one transaction, with the [`crate::Durability`] of the store, and returns its events with their
+    /// numbers. Writes to a deleted job do nothing, or [`Store::sweep`] removes them.
     ///
     /// # Errors
-    /// Nothing of the batch is there then. Only where the disk fails in the last moment of the transaction can
-    /// it turn out, when the records are opened again, that the batch is there.
+    /// The batch is not committed; but if the disk fails at the end of the transaction, it may turn out to be when the
+    /// records are opened again.
     pub async fn commit(&self, batch: Vec<Write>) -> StoreResult<Vec<StoredEvent>> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
@@ -30,7 +29,7 @@ impl Store {
         for write in batch {
             let Some(write) = bulk.take(write)? else { continue };
             match write {
-                // Nothing that is written depends on them.
+                // No other write depends on them.
                 Write::Event(event) => pending.push(event),
                 Write::TrimEvents { up_to } => {
                     flush_events(&mut tx, &mut pending, &mut events).await?;
@@ -54,28 +53,28 @@ impl Store {
         Ok(events)
     }
 
-    /// Begins a transaction by the write connection, which the caller has locked.
+    /// Begins a transaction on the write connection, which the caller has locked.
     ///
     /// # Errors
-    /// [`StoreError::Closed`], or [`StoreError::Superseded`] where a later epoch has begun.
+    /// [`StoreError::Closed`], or [`StoreError::Superseded`] if a later epoch has begun.
     pub(crate) async fn begin<'a>(
         &self,
         writer: &'a mut Option<SqliteConnection>,
     ) -> StoreResult<Transaction<'a, Sqlite>> {
         let Some(writer) = writer else { return Err(StoreError::Closed) };
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.epoch()).await?;
+        check_epoch(&mut tx, self.epoch()).await?;
         Ok(tx)
     }
 }
 
-/// A scheduler whose reign is over must not write: another one may already have decided otherwise.
-async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> StoreResult<()> {
+/// Refuses the writes of a scheduler whose epoch has ended: a later one may have decided otherwise.
+async fn check_epoch(db: &mut SqliteConnection, own: Epoch) -> StoreResult<()> {
     let found: i64 = sqlx::query_scalar("SELECT epoch FROM meta WHERE id = 1").fetch_one(db).await?;
     if found == i64::from(own.0) {
         return Ok(());
     }
-    let found = Epoch(u32::try_from(found).map_err(|e| StoreError::damaged("reign", e))?);
+    let found = Epoch(u32::try_from(found).map_err(|e| StoreError::damaged("epoch", e))?);
     Err(StoreError::Superseded { own, found })
 }
 
@@ -100,7 +99,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> StoreResult<()> {
         Write::ExtendStep { job, step, spec, count } => extend_step(db, job, step, &spec, count).await,
         Write::AddStep { job, step } => insert_step(db, job, &step).await,
         Write::SetJobSpec { job, spec } => set_spec(db, job, &spec).await,
-        // Nobody sees it from here on, and it needs nothing; its rows, which may be millions, go by themselves.
+        // Hides the job and removes its needs; `Store::sweep` removes its rows, which may be millions.
         Write::DeleteJob { job } => {
             let query = sqlx::query(
                 "UPDATE jobs SET state = 'deleted', archived_ms = NULL, inputs_gone_ms = 0, \
@@ -129,32 +128,21 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> StoreResult<()> {
             close_attempt(db, attempt, state, at_ms, failure, seconds).await
         }
         Write::PlaceAttempt { attempt, slot } => {
-            let query = sqlx::query("UPDATE attempts SET slot = ?3 WHERE epoch = ?1 AND counter = ?2")
-                .bind(i64::from(attempt.epoch.0))
-                .bind(attempt.counter.cast_signed())
-                .bind(i64::from(slot.0));
-            run(db, query).await
+            let sql = "UPDATE attempts SET slot = ?3 WHERE epoch = ?1 AND counter = ?2";
+            run(db, bind_attempt(sql, attempt).bind(i64::from(slot.0))).await
         }
         Write::ExcuseAttempt { attempt } => {
-            let query = sqlx::query("UPDATE attempts SET counts = 0 WHERE epoch = ?1 AND counter = ?2");
-            run(db, query.bind(i64::from(attempt.epoch.0)).bind(attempt.counter.cast_signed())).await
+            let sql = "UPDATE attempts SET counts = 0 WHERE epoch = ?1 AND counter = ?2";
+            run(db, bind_attempt(sql, attempt)).await
         }
         Write::OutgrewMemory { attempt, bytes } => {
-            let query = sqlx::query("UPDATE attempts SET outgrew = ?3 WHERE epoch = ?1 AND counter = ?2")
-                .bind(i64::from(attempt.epoch.0))
-                .bind(attempt.counter.cast_signed())
-                .bind(i64::try_from(bytes).unwrap_or(i64::MAX));
-            run(db, query).await
+            let sql = "UPDATE attempts SET outgrew = ?3 WHERE epoch = ?1 AND counter = ?2";
+            run(db, bind_attempt(sql, attempt).bind(i64::try_from(bytes).unwrap_or(i64::MAX))).await
         }
         Write::ResumeAttempt { attempt, state } => {
-            let query = sqlx::query(
-                "UPDATE attempts SET state = ?3, counts = 1, ended_ms = NULL, failure = NULL, seconds = NULL \
-                 WHERE epoch = ?1 AND counter = ?2",
-            )
-            .bind(i64::from(attempt.epoch.0))
-            .bind(attempt.counter.cast_signed())
-            .bind(state.as_str());
-            run(db, query).await
+            let sql = "UPDATE attempts SET state = ?3, counts = 1, ended_ms = NULL, failure = NULL, seconds = NULL \
+                       WHERE epoch = ?1 AND counter = ?2";
+            run(db, bind_attempt(sql, attempt).bind(state.as_str())).await
         }
         Write::FailTask { task, generation, reason } => {
             set_task(db, task, generation, TaskState::Failed, Some(reason)).await
@@ -163,18 +151,12 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> StoreResult<()> {
             reopen_tasks(db, job, step, first, last, generation).await
         }
         Write::SetStepEnd { job, step, ended_ms } => {
-            let query = sqlx::query("UPDATE steps SET ended_ms = ?3 WHERE job = ?1 AND step = ?2")
-                .bind(job.0.cast_signed())
-                .bind(i64::from(step.0))
-                .bind(ended_ms);
-            run(db, query).await
+            let sql = "UPDATE steps SET ended_ms = ?3 WHERE job = ?1 AND step = ?2";
+            run(db, bind_step(sql, job, step).bind(ended_ms)).await
         }
         Write::SetCancelledTasks { job, step, spans } => {
-            let query = sqlx::query("UPDATE steps SET cancelled = ?3 WHERE job = ?1 AND step = ?2")
-                .bind(job.0.cast_signed())
-                .bind(i64::from(step.0))
-                .bind(to_json("span", &spans)?);
-            run(db, query).await
+            let sql = "UPDATE steps SET cancelled = ?3 WHERE job = ?1 AND step = ?2";
+            run(db, bind_step(sql, job, step).bind(to_json("span", &spans)?)).await
         }
         Write::UpsertWorker { worker, name, info, at_ms } => {
             let done = sqlx::query(
@@ -223,7 +205,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> StoreResult<()> {
         Write::SetShare(share) => set_share(db, share).await,
         Write::SetLimit { name, total } => set_limit(db, name, total).await,
         Write::InsertBundle { bundle, at_ms } => insert_bundle(db, &bundle, at_ms).await,
-        // Taken care of by the caller, in their order.
+        // `Store::commit` has taken these.
         Write::OpenAttempt { .. }
         | Write::StartAttempt { .. }
         | Write::CommitTask { .. }
@@ -233,6 +215,16 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> StoreResult<()> {
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// A statement whose first parameters are the epoch and the counter of the attempt.
+fn bind_attempt(sql: &'static str, attempt: AttemptId) -> Query {
+    sqlx::query(sql).bind(i64::from(attempt.epoch.0)).bind(attempt.counter.cast_signed())
+}
+
+/// A statement whose first parameters are the job and the step.
+fn bind_step(sql: &'static str, job: JobId, step: StepIndex) -> Query {
+    sqlx::query(sql).bind(job.0.cast_signed()).bind(i64::from(step.0))
+}
 
 async fn run(db: &mut SqliteConnection, query: Query) -> StoreResult<()> {
     query.execute(db).await?;
@@ -272,7 +264,7 @@ async fn insert_job(
     Ok(())
 }
 
-/// Writes nothing if the job is gone meanwhile.
+/// Inserts nothing if the job was deleted.
 async fn insert_step(db: &mut SqliteConnection, job: JobId, step: &NewStep) -> StoreResult<()> {
     let query = sqlx::query(
         "INSERT INTO steps (job, step, spec, count) SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM jobs WHERE id = ?1)",
@@ -321,11 +313,8 @@ async fn extend_step(
     count: u32,
 ) -> StoreResult<()> {
     set_spec(db, job, spec).await?;
-    let query = sqlx::query("UPDATE steps SET count = ?3 WHERE job = ?1 AND step = ?2")
-        .bind(job.0.cast_signed())
-        .bind(i64::from(step.0))
-        .bind(i64::from(count));
-    run(db, query).await
+    let sql = "UPDATE steps SET count = ?3 WHERE job = ?1 AND step = ?2";
+    run(db, bind_step(sql, job, step).bind(i64::from(count))).await
 }
 
 async fn close_attempt(
@@ -337,17 +326,9 @@ async fn close_attempt(
     seconds: Option<f64>,
 ) -> StoreResult<()> {
     let failure = failure.map(|failure| to_json("failure", &failure)).transpose()?;
-    let query = sqlx::query(
-        "UPDATE attempts SET state = ?3, ended_ms = ?4, failure = ?5, seconds = ?6 \
-         WHERE epoch = ?1 AND counter = ?2",
-    )
-    .bind(i64::from(attempt.epoch.0))
-    .bind(attempt.counter.cast_signed())
-    .bind(state.as_str())
-    .bind(at_ms)
-    .bind(failure)
-    .bind(seconds);
-    run(db, query).await
+    let sql = "UPDATE attempts SET state = ?3, ended_ms = ?4, failure = ?5, seconds = ?6 \
+               WHERE epoch = ?1 AND counter = ?2";
+    run(db, bind_attempt(sql, attempt).bind(state.as_str()).bind(at_ms).bind(failure).bind(seconds)).await
 }
 
 async fn set_task(
@@ -379,37 +360,25 @@ async fn reopen_tasks(
     last: TaskIndex,
     generation: Generation,
 ) -> StoreResult<()> {
-    let bound = |query: Query| {
-        query
-            .bind(job.0.cast_signed())
-            .bind(i64::from(step.0))
-            .bind(i64::from(first.0))
-            .bind(i64::from(last.0))
-    };
-    // In generation 0, a task without a row waits already.
+    let for_tasks = |sql| bind_step(sql, job, step).bind(i64::from(first.0)).bind(i64::from(last.0));
+    // In generation 0, a task without a row is waiting already.
     let reopen = if generation == Generation(0) {
-        sqlx::query(
-            "UPDATE tasks SET generation = ?5, state = 'waiting', reason = NULL \
-             WHERE job = ?1 AND step = ?2 AND idx BETWEEN ?3 AND ?4",
-        )
+        "UPDATE tasks SET generation = ?5, state = 'waiting', reason = NULL \
+         WHERE job = ?1 AND step = ?2 AND idx BETWEEN ?3 AND ?4"
     } else {
-        sqlx::query(
-            "WITH RECURSIVE span (idx) AS (SELECT ?3 UNION ALL SELECT idx + 1 FROM span WHERE idx < ?4) \
-             INSERT INTO tasks (job, step, idx, generation, state) \
-             SELECT ?1, ?2, idx, ?5, 'waiting' FROM span WHERE true \
-             ON CONFLICT (job, step, idx) DO UPDATE SET generation = ?5, state = 'waiting', reason = NULL",
-        )
+        "WITH RECURSIVE span (idx) AS (SELECT ?3 UNION ALL SELECT idx + 1 FROM span WHERE idx < ?4) \
+         INSERT INTO tasks (job, step, idx, generation, state) \
+         SELECT ?1, ?2, idx, ?5, 'waiting' FROM span WHERE true \
+         ON CONFLICT (job, step, idx) DO UPDATE SET generation = ?5, state = 'waiting', reason = NULL"
     };
-    run(db, bound(reopen).bind(i64::from(generation.0))).await?;
-    let forget = sqlx::query(
-        "UPDATE attempts SET counts = 0 \
-         WHERE job = ?1 AND step = ?2 AND idx BETWEEN ?3 AND ?4 AND counts = 1",
-    );
-    run(db, bound(forget)).await
+    run(db, for_tasks(reopen).bind(i64::from(generation.0))).await?;
+    let forget = "UPDATE attempts SET counts = 0 \
+                  WHERE job = ?1 AND step = ?2 AND idx BETWEEN ?3 AND ?4 AND counts = 1";
+    run(db, for_tasks(forget)).await
 }
 
-/// All waiting events in one statement: they are the most frequent rows by far. Their numbers follow each other
-/// without a gap, because nobody else writes.
+/// Writes all pending events in one statement: they are the most frequent rows by far. Their numbers have no gap, because
+/// there is one writer.
 pub(crate) async fn flush_events(
     db: &mut SqliteConnection,
     pending: &mut Vec<NewEvent>,

@@ -1,5 +1,5 @@
-//! Rows that nothing refers to any more, removed a little at a time: a job of a million frames, or a bundle of as many
-//! files, holds up no batch when it goes.
+//! Removing rows that nothing refers to, in small transactions: the deletion of a job of a million frames, or of a bundle of a
+//! million files, delays no batch.
 
 use kiln_types::{BundleId, JobId};
 use sqlx::SqliteConnection;
@@ -8,20 +8,17 @@ use sqlx::sqlite::SqliteQueryResult;
 use crate::Store;
 use crate::sql::{Columns, StoreResult};
 
-/// Rows of one transaction: it takes about as long as a small batch.
+/// Rows of one transaction, which takes about as long as a small batch.
 const ROWS: u32 = 2000;
 
 impl Store {
     /// Waits until a job is deleted.
-    pub async fn job_deleted(&self) {
+    pub async fn wait_for_deleted_job(&self) {
         self.inner.deleted.notified().await;
     }
 
-    /// Removes the rows of jobs that were deleted, and the lists of files of bundles that are gone, also those that an
-    /// earlier process left. Other writers have their turn after every few of them.
-    ///
-    /// # Errors
-    /// Where the disk or the database fails; the next call goes on.
+    /// Removes the rows of deleted jobs and the file lists of removed bundles, also those that an earlier process left.
+    /// Others can write between its transactions.
     pub async fn sweep(&self) -> StoreResult<()> {
         loop {
             let job: Option<i64> = sqlx::query_scalar(
@@ -32,7 +29,7 @@ impl Store {
             let Some(job) = job else { break };
             while self.remove_rows_of(JobId(job.cast_unsigned())).await? {}
         }
-        // From name to name: the list of one bundle is passed over in one step.
+        // A loose index scan: each bundle costs one step, whatever the length of its list.
         let gone = sqlx::query(
             "WITH RECURSIVE listed (id) AS ( \
                  SELECT min(bundle) FROM bundle_blobs UNION ALL \
@@ -50,7 +47,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there are more.
+    /// Returns whether there are more.
     async fn remove_rows_of(&self, job: JobId) -> StoreResult<bool> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
@@ -73,8 +70,7 @@ impl Store {
         Ok(left == 0)
     }
 
-    /// Whether there are more. Somebody may have brought the bundle again meanwhile: then its list is whole again, and
-    /// stays.
+    /// Returns whether there are more. If the bundle was inserted again in the meantime, its list is complete and stays.
     async fn remove_list_of(&self, bundle: BundleId) -> StoreResult<bool> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;

@@ -1,5 +1,5 @@
-//! What is due to go. A reader looks for it, however much there is to look at; the writer then looks at what was found
-//! once more, part by part.
+//! The records that are due to expire. A reader searches all records for them; the writer then checks only those again, in
+//! parts.
 
 use kiln_types::{BundleId, Generation, JobId, Owner, Project, TaskId};
 use sqlx::sqlite::SqliteRow;
@@ -8,10 +8,10 @@ use sqlx::{SqliteConnection, SqliteExecutor};
 use crate::sql::{Columns, StoreResult, to_json};
 use crate::{Expired, Expiry, Store};
 
-/// What a reader found to be due. It may be due no more when it is written, see [`Store::expire`].
+/// The records that a reader found due. [`Store::expire`] checks them again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Due {
-    /// Jobs that can render nothing more, in the order of the bundle that they share.
+    /// Jobs whose inputs are due, in the order of the bundle that they share.
     pub(crate) inputs: Vec<(BundleId, JobId)>,
     pub(crate) bundles: Vec<BundleKey>,
     pub(crate) outputs: Vec<JobId>,
@@ -22,28 +22,28 @@ pub struct Due {
 /// The intermediate files of one commit of a task.
 pub type ProductKey = (TaskId, Generation);
 
-/// A bundle as one of its owners brought it.
+/// A bundle of one owner and project.
 pub(crate) type BundleKey = (BundleId, Owner, Project);
 
 impl Due {
-    /// The same in parts of about so many records at most, to be written one after the other. Jobs that share their files
-    /// are in one part, because their files go together; bundles come after the jobs that need them.
-    pub fn parts(self, most: usize) -> Vec<Self> {
+    /// Splits the records into parts of about `most`, which are written one after the other. Jobs that share a bundle are in
+    /// one part, because their inputs expire together; bundles come after the jobs that need them.
+    pub fn split(self, most: usize) -> Vec<Self> {
         let mut parts: Vec<Self> = Vec::new();
         for shared in self.inputs.chunk_by(|one, next| one.0 == next.0) {
-            room(&mut parts, shared.len(), most).inputs.extend_from_slice(shared);
+            part_for(&mut parts, shared.len(), most).inputs.extend_from_slice(shared);
         }
         for bundle in self.bundles {
-            room(&mut parts, 1, most).bundles.push(bundle);
+            part_for(&mut parts, 1, most).bundles.push(bundle);
         }
         for job in self.outputs {
-            room(&mut parts, 1, most).outputs.push(job);
+            part_for(&mut parts, 1, most).outputs.push(job);
         }
         for job in self.logs {
-            room(&mut parts, 1, most).logs.push(job);
+            part_for(&mut parts, 1, most).logs.push(job);
         }
         for key in self.intermediates {
-            room(&mut parts, 1, most).intermediates.push(key);
+            part_for(&mut parts, 1, most).intermediates.push(key);
         }
         parts
     }
@@ -58,8 +58,8 @@ impl Due {
     }
 }
 
-/// The last part where so many more fit in, or a new one.
-fn room(parts: &mut Vec<Due>, more: usize, most: usize) -> &mut Due {
+/// Returns the last part if `more` records fit into it, or a new one.
+fn part_for(parts: &mut Vec<Due>, more: usize, most: usize) -> &mut Due {
     if parts.last().is_none_or(|last| last.len() > 0 && last.len() + more > most) {
         parts.push(Due::default());
     }
@@ -80,19 +80,19 @@ impl From<&Due> for Expired {
 }
 
 impl Store {
-    /// What may go now.
-    pub async fn due(&self, expiry: &Expiry) -> StoreResult<Due> {
-        due(&mut *self.readers.begin().await?, expiry).await
+    /// Finds the records that are due.
+    pub async fn find_due(&self, expiry: &Expiry) -> StoreResult<Due> {
+        find_due(&mut *self.readers.begin().await?, expiry).await
     }
 
-    /// Returns the intermediates that are used up, as `expiry` says, and nothing else.
-    pub async fn due_intermediates(&self, expiry: &Expiry) -> StoreResult<Due> {
-        let intermediates = intermediates(&mut *self.readers.acquire().await?, expiry).await?;
+    /// Finds the intermediates that are due.
+    pub async fn find_due_intermediates(&self, expiry: &Expiry) -> StoreResult<Due> {
+        let intermediates = find_intermediates(&mut *self.readers.acquire().await?, expiry).await?;
         Ok(Due { intermediates, ..Due::default() })
     }
 }
 
-/// An ended job whose files are due, as far as its own end says: `?1` is [`Expiry::inputs_ms`].
+/// The condition that the inputs of an ended job are due by its own times: `?1` is [`Expiry::inputs_ms`].
 macro_rules! inputs_due {
     ($job:literal) => {
         concat!(
@@ -109,7 +109,7 @@ macro_rules! inputs_due {
     };
 }
 
-/// A job's files go together with those of every job that shares them: until the last of these is due, each can render
+/// The jobs whose inputs are due. Jobs that share a bundle expire together: until the last of them is due, each can render
 /// again. `?2` is [`Expiry::promised_ms`].
 macro_rules! inputs_query {
     ($among:literal) => {
@@ -128,8 +128,8 @@ macro_rules! inputs_query {
     };
 }
 
-/// A bundle that no job needs but those whose files go (`?3`), that nobody was promised (`?2`), and that has waited long
-/// enough for a job (`?1`).
+/// The condition that a bundle is due: only jobs whose inputs expire (`?3`) need it, it is not promised to a client (`?2`),
+/// and it has waited long enough for a job (`?1`).
 macro_rules! bundles_where {
     () => {
         " used_ms <= ?2 AND NOT (waits AND (?1 IS NULL OR used_ms > ?1)) \
@@ -148,7 +148,7 @@ macro_rules! delete_bundles_query {
     };
 }
 
-/// A job whose outputs were all fetched by `?1`.
+/// The jobs whose outputs were all fetched by `?1`.
 macro_rules! outputs_query {
     ($among:literal) => {
         concat!(
@@ -161,7 +161,7 @@ macro_rules! outputs_query {
     };
 }
 
-/// A job that had ended by `?1`, with logs that are not gone since.
+/// The jobs that had ended by `?1`, with logs since the last expiry.
 macro_rules! logs_query {
     ($among:literal) => {
         concat!(
@@ -199,12 +199,12 @@ macro_rules! intermediates_query {
     };
 }
 
-/// Looks at everything.
-pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> StoreResult<Due> {
+/// Finds all due records.
+pub(crate) async fn find_due(db: &mut SqliteConnection, expiry: &Expiry) -> StoreResult<Due> {
     let inputs = sqlx::query(inputs_query!("")).bind(expiry.inputs_ms).bind(expiry.promised_ms);
     let inputs = inputs.fetch_all(&mut *db).await?;
     let inputs = inputs.iter().map(shared).collect::<StoreResult<Vec<_>>>()?;
-    let going: Vec<JobId> = inputs.iter().map(|(_, job)| *job).collect();
+    let expiring: Vec<JobId> = inputs.iter().map(|(_, job)| *job).collect();
     let bundles = sqlx::query(concat!(
         "SELECT id, owner, project FROM bundles WHERE",
         bundles_where!(),
@@ -212,7 +212,7 @@ pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> StoreResu
     ))
     .bind(expiry.inputs_ms)
     .bind(expiry.promised_ms)
-    .bind(to_json("id", &going)?)
+    .bind(to_json("id", &expiring)?)
     .fetch_all(&mut *db)
     .await?;
     let outputs = sqlx::query(outputs_query!("")).bind(expiry.outputs_ms).fetch_all(&mut *db).await?;
@@ -222,16 +222,16 @@ pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> StoreResu
         bundles: bundles.iter().map(bundle_key).collect::<StoreResult<_>>()?,
         outputs: jobs(&outputs)?,
         logs: jobs(&logs)?,
-        intermediates: intermediates(db, expiry).await?,
+        intermediates: find_intermediates(db, expiry).await?,
     })
 }
 
-async fn intermediates(db: &mut SqliteConnection, expiry: &Expiry) -> StoreResult<Vec<ProductKey>> {
+async fn find_intermediates(db: &mut SqliteConnection, expiry: &Expiry) -> StoreResult<Vec<ProductKey>> {
     let query = sqlx::query(intermediates_query!("")).bind(expiry.spent_ms).bind(expiry.unused_ms);
     product_keys(&query.fetch_all(db).await?)
 }
 
-/// Those of these jobs whose files are due still.
+/// Returns those of these jobs whose inputs are still due.
 pub(crate) async fn inputs_among(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
@@ -246,7 +246,7 @@ pub(crate) async fn inputs_among(
     jobs(&rows)
 }
 
-/// Removes those of these bundles that are due still, but for the lists of their files. Returns how many.
+/// Removes those of these bundles that are still due, but not the lists of their files. Returns their number.
 pub(crate) async fn delete_bundles(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
@@ -262,7 +262,7 @@ pub(crate) async fn delete_bundles(
     Ok(done.rows_affected())
 }
 
-/// Those of these jobs whose outputs are due still.
+/// Returns those of these jobs whose outputs are still due.
 pub(crate) async fn outputs_among(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
@@ -272,7 +272,7 @@ pub(crate) async fn outputs_among(
     jobs(&query.bind(expiry.outputs_ms).bind(to_json("id", &among)?).fetch_all(db).await?)
 }
 
-/// Those of these jobs whose logs are due still.
+/// Returns those of these jobs whose logs are still due.
 pub(crate) async fn logs_among(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
@@ -282,7 +282,7 @@ pub(crate) async fn logs_among(
     jobs(&query.bind(expiry.logs_ms).bind(to_json("id", &among)?).fetch_all(db).await?)
 }
 
-/// The intermediates among these that are due still.
+/// Returns those of these intermediates that are still due.
 pub(crate) async fn intermediates_among(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
@@ -301,7 +301,7 @@ pub(crate) async fn intermediates_among(
     product_keys(&rows)
 }
 
-/// A key as the statements read it: job, step, index, generation.
+/// Returns the key for a statement: job, step, index, generation.
 pub(crate) fn key_values((task, generation): &ProductKey) -> (i64, u16, u32, u32) {
     (task.job.0.cast_signed(), task.step.0, task.index.0, generation.0)
 }
@@ -368,7 +368,7 @@ mod tests {
             |number| (TaskId { job: JobId(1), step: StepIndex(0), index: TaskIndex(number) }, Generation(0));
         let intermediates = (0..4).map(task).collect();
         let due = Due { inputs: inputs.clone(), bundles, outputs: ids(0..5), logs: ids(0..3), intermediates };
-        let parts = due.clone().parts(3);
+        let parts = due.clone().split(3);
         let lengths: Vec<_> = parts.iter().map(Due::len).collect();
         assert_eq!(lengths, [7, 3, 3, 3, 3, 3, 2]);
         assert_eq!(parts[0].inputs, inputs[..7]);
@@ -381,6 +381,6 @@ mod tests {
             all.intermediates.extend(part.intermediates);
         }
         assert_eq!(all, due);
-        assert!(Due::default().parts(3).is_empty());
+        assert!(Due::default().split(3).is_empty());
     }
 }

@@ -1,11 +1,11 @@
-//! What can go wrong with the records.
+//! The errors of the records.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_types::{BundleId, Epoch};
 
-/// Why records could not be opened, read or written. A write that fails left nothing behind.
+/// An error of opening, reading or writing the records. A write that fails changes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("another Kiln server already uses {}; stop it, or choose another folder with --data", .0.display())]
@@ -16,13 +16,11 @@ pub enum StoreError {
         folder.display()
     )]
     Newer { folder: PathBuf, found: i64, known: i64 },
-    #[error(
-        "another server has taken over these records (reign {found}, this server's is {own}); it goes on there"
-    )]
+    #[error("another server has taken over these records (its epoch is {found}, this server's is {own})")]
     Superseded { own: Epoch, found: Epoch },
     #[error("the disk that holds the database is full; free some space and try again")]
     NoSpace,
-    #[error("there is no bundle {0} any more; send the files again")]
+    #[error("the bundle {0} has expired; send the files again")]
     NoBundle(BundleId),
     #[error("another worker is already named “{0}”; give this one another name")]
     WorkerNameTaken(String),

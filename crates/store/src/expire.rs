@@ -1,4 +1,4 @@
-//! What the records let go of: a part of what is due, as often as there is one.
+//! Expiring records that are due, one part after the other.
 
 use kiln_types::{BlobHash, JobId};
 use sqlx::SqliteConnection;
@@ -10,12 +10,12 @@ use crate::due::{
 use crate::sql::{Columns, StoreResult, to_json};
 use crate::{NewEvent, Store, StoredEvent};
 
-/// What may go. Times are unix milliseconds; where there is none, that kind never goes by its age.
+/// The limits of retention. Times are Unix milliseconds; a kind without one never expires by its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Expiry {
-    /// What goes, goes at this time.
+    /// The time of the expiry, for the records.
     pub at_ms: i64,
-    /// Bundles whose last job ended by then, and those that have waited for one since then.
+    /// Inputs of jobs that had ended by then, and bundles that have waited for a job since then.
     pub inputs_ms: Option<i64>,
     /// Outputs that were all fetched by then.
     pub outputs_ms: Option<i64>,
@@ -25,28 +25,27 @@ pub struct Expiry {
     pub spent_ms: Option<i64>,
     /// Intermediates of jobs that had ended by then.
     pub unused_ms: Option<i64>,
-    /// Bundles that were made after this are promised.
+    /// Bundles that were made or used after this are promised to a client, and stay.
     pub promised_ms: i64,
 }
 
-/// What went.
+/// The records that expired.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Expired {
-    /// Jobs that can render nothing more.
+    /// Jobs whose inputs expired.
     pub inputs: Vec<JobId>,
-    /// Jobs whose outputs up to now went.
+    /// Jobs whose outputs so far expired.
     pub outputs: Vec<JobId>,
-    /// Jobs whose logs went.
+    /// Jobs whose logs expired.
     pub logs: Vec<JobId>,
     pub bundles: u64,
-    /// Tasks whose intermediate files went, those of this generation.
+    /// Tasks whose intermediates expired, with their generations.
     pub intermediates: Vec<ProductKey>,
-    /// Those files, each with the time of its commit.
+    /// The files of these intermediates, each with the time of its commit.
     pub freed: Vec<(BlobHash, i64)>,
 }
 
 impl Expired {
-    /// This went, too.
     pub fn add(&mut self, more: Self) {
         self.inputs.extend(more.inputs);
         self.outputs.extend(more.outputs);
@@ -65,22 +64,18 @@ impl Expired {
 }
 
 impl Store {
-    /// Lets go of what is due of this part, never of anything that a job which has not ended needs, and writes the events
-    /// that `tell` makes of what went: all in one transaction. The bytes go where nothing else needs them, see
-    /// [`Store::needed_blobs`].
-    ///
-    /// # Errors
-    /// Where the disk or the database fails; nothing has gone then, and nothing is told.
+    /// Expires the records of this part that are still due, and writes the events that `events_of` makes of them, in one
+    /// transaction. Never expires what an open job needs. [`Store::needed_blobs`] tells which bytes stay.
     pub async fn expire(
         &self,
         expiry: &Expiry,
         due: &Due,
-        tell: impl FnOnce(&Expired) -> Vec<NewEvent>,
+        events_of: impl FnOnce(&Expired) -> Vec<NewEvent>,
     ) -> StoreResult<(Expired, Vec<StoredEvent>)> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
         let expired = expire(&mut tx, expiry, due).await?;
-        let (mut pending, mut events) = (tell(&expired), Vec::new());
+        let (mut pending, mut events) = (events_of(&expired), Vec::new());
         flush_events(&mut tx, &mut pending, &mut events).await?;
         tx.commit().await?;
         Ok((expired, events))
@@ -155,7 +150,7 @@ mod tests {
         let expiry = Expiry { at_ms: 1, inputs_ms, outputs_ms, logs_ms, spent_ms, unused_ms, promised_ms: 1 };
         let writing = store.inner.writer.lock().await;
         let look = async {
-            store.due(&expiry).await.unwrap();
+            store.find_due(&expiry).await.unwrap();
             store.would_expire(&expiry).await.unwrap();
             store.needed_blobs().await.unwrap();
         };

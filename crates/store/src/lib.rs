@@ -1,10 +1,10 @@
 //! Durable records in SQLite: jobs, tasks, attempts, outputs, workers, bundles, and the numbered events.
 //!
 //! All writes go through one connection, one transaction after the other. The scheduler alone changes the state of jobs,
-//! tasks, attempts and workers: it hands over batches of [`Write`]s, each batch one transaction, and expires what is due.
-//! Requests add bundles; the collector removes the rows of deleted jobs, the file lists of bundles that are gone, and old
-//! events. Readers have connections of their own and never wait for a writer. Whatever grows with the farm is read by a
-//! reader, or written a little at a time, so that no batch waits behind it. Nothing here takes the time or draws an id.
+//! tasks, attempts and workers: it commits batches of [`Write`]s, each batch one transaction, and expires what is due.
+//! Requests add bundles; the collector removes the rows of deleted jobs, the file lists of removed bundles, and old events.
+//! Readers have connections of their own and never wait for a writer. Work that grows with the farm is done by a reader, or
+//! in small transactions, so that no batch waits for it. The caller passes all times and ids.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -43,15 +43,14 @@ pub use expire::{Expired, Expiry};
 pub use kiln_files::Durability;
 pub use open::ReadPool;
 pub use records::{
-    AttemptRow, AttemptSelection, BundleRow, FileFilter, FileRow, JobRow, JobSelection, KeptRow, Notice,
-    OutputRow, ShareRow, StepRow, StoredEvent, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow,
+    AttemptRow, AttemptSelection, BundleRow, FileFilter, FileRow, JobRow, JobSelection, Notice, OutputRow,
+    RetentionRow, ShareRow, StepRow, StoredEvent, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow,
     TaskRun, WorkerRow, WorkerTotals,
 };
 pub use write::{FileKind, NewBundle, NewEvent, NewProduct, NewStep, TaskProduct, Write};
 
-/// The records of one data folder; cheap to clone. The folder stays locked until the last clone is dropped.
-///
-/// A clone reads by the connections that it was made for, see [`Store::reading_by`].
+/// The records of one data folder; cheap to clone. The folder stays locked until the last clone is dropped. A clone reads by
+/// one pool of connections, see [`Store::reading_by`].
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -63,15 +62,15 @@ struct Inner {
     /// `None` once closed.
     writer: Mutex<Option<SqliteConnection>>,
     pools: open::Pools,
-    /// A job was deleted: its rows are to be removed.
+    /// Notified when a job is deleted, so that its rows are removed.
     deleted: Notify,
     epoch: AtomicU32,
-    /// Last: the folder is let go of when the connections are.
+    /// The last field: the connections are dropped before the lock.
     _lock: File,
 }
 
 impl Store {
-    /// The epoch of this server, or of its scheduler since that began again.
+    /// The epoch of the scheduler.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.inner.epoch.load(Ordering::Acquire))
     }

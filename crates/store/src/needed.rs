@@ -1,30 +1,30 @@
-//! What the records need of the bytes, and what they say of what is gone.
+//! The blobs that the records need, and the records of those that expired.
 
 use futures_util::TryStreamExt;
 use kiln_types::{BlobHash, EventNumber, JobId};
 use sqlx::SqliteConnection;
 
-use crate::due::{due, jobs, key_values};
+use crate::due::{find_due, jobs, key_values};
 use crate::sql::{Columns, StoreResult, to_json};
 use crate::{Due, Expired, Expiry, Store};
 
 impl Store {
-    /// What [`Store::expire`] would let go of, and the blobs that would be needed then. Nothing changes, and nobody is
-    /// held up.
+    /// Returns the records that [`Store::expire`] would expire, and the blobs that would be needed then. Only reads.
     pub async fn would_expire(&self, expiry: &Expiry) -> StoreResult<(Expired, Vec<BlobHash>)> {
-        // Both as of the same moment.
+        // One transaction, so that both are of the same moment.
         let mut tx = self.readers.begin().await?;
-        let due = due(&mut tx, expiry).await?;
+        let due = find_due(&mut tx, expiry).await?;
         let needed = needed_blobs(&mut tx, &due).await?;
         Ok((Expired::from(&due), needed))
     }
 
-    /// Every blob that is an output, another file of a task, a bundle's manifest or a bundle's file, each once, sorted.
+    /// Returns every blob that is an output, another file of a task, a bundle's manifest or a bundle's file, each once,
+    /// sorted.
     pub async fn needed_blobs(&self) -> StoreResult<Vec<BlobHash>> {
         needed_blobs(&mut *self.readers.acquire().await?, &Due::default()).await
     }
 
-    /// The job whose output these bytes once were, where that output has gone, and when it went.
+    /// Returns the job that this blob was an expired output of, and the time of the expiry.
     pub async fn output_gone(&self, hash: &BlobHash) -> StoreResult<Option<(JobId, i64)>> {
         let row = sqlx::query(
             "SELECT jobs.id, outputs_gone_ms FROM outputs JOIN jobs ON jobs.id = job \
@@ -36,7 +36,7 @@ impl Store {
         row.map(|row| Ok((JobId(row.u64("id")?), row.raw("outputs_gone_ms")?))).transpose()
     }
 
-    /// Those of these jobs whose logs are still kept: they exist, and no log of theirs has gone since they ended.
+    /// Returns those of these jobs that exist, and whose logs did not expire since they ended.
     pub async fn with_logs(&self, among: &[JobId]) -> StoreResult<Vec<JobId>> {
         let rows = sqlx::query(
             "SELECT id AS job FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) AND state <> 'deleted' \
@@ -49,9 +49,9 @@ impl Store {
         jobs(&rows)
     }
 
-    /// The last event that was told by this time, and how many there are up to it; `None` where all are younger.
+    /// Returns the last event until this time, and the number of events up to it; `None` if all are later.
     pub async fn events_until(&self, at_ms: i64) -> StoreResult<Option<(EventNumber, u64)>> {
-        // Events are in the order of their times: only the old ones are looked at.
+        // Events are in the order of their times, so that this reads only the old ones.
         let young: Option<i64> =
             sqlx::query_scalar("SELECT number FROM events WHERE at_ms > ?1 ORDER BY number LIMIT 1")
                 .bind(at_ms)
@@ -69,8 +69,9 @@ impl Store {
     }
 }
 
-/// Of what is there but for what is due. The list of a bundle's files goes a little later than the bundle itself.
-async fn needed_blobs(db: &mut SqliteConnection, but: &Due) -> StoreResult<Vec<BlobHash>> {
+/// Reads the blobs that the records need without those of `except`. The file list of a removed bundle, which is removed
+/// later, does not count.
+async fn needed_blobs(db: &mut SqliteConnection, except: &Due) -> StoreResult<Vec<BlobHash>> {
     let mut rows = sqlx::query(
         "SELECT hash FROM outputs JOIN jobs ON jobs.id = job \
          WHERE seq > iif(job IN (SELECT value FROM json_each(?1)), fetched_seq, outputs_gone_seq) \
@@ -87,11 +88,11 @@ async fn needed_blobs(db: &mut SqliteConnection, but: &Due) -> StoreResult<Vec<B
                  AND o.seq > iif(p.job IN (SELECT value FROM json_each(?1)), fetched_seq, outputs_gone_seq)) END \
          ORDER BY 1",
     )
-    .bind(to_json("id", &but.outputs)?)
-    .bind(to_json("bundle", &but.bundles)?)
-    .bind(to_json("task", &but.intermediates.iter().map(key_values).collect::<Vec<_>>())?)
+    .bind(to_json("id", &except.outputs)?)
+    .bind(to_json("bundle", &except.bundles)?)
+    .bind(to_json("task", &except.intermediates.iter().map(key_values).collect::<Vec<_>>())?)
     .fetch(db);
-    // One by one: as rows, millions of hashes would take ten times the memory.
+    // One row at a time: millions of hashes would take ten times the memory as rows.
     let mut needed = Vec::new();
     while let Some(row) = rows.try_next().await? {
         needed.push(row.hash("hash")?);

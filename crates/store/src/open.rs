@@ -1,4 +1,4 @@
-//! Opening a data folder: the lock, the copy before a migration, the migration, the reign.
+//! Opening a data folder: the lock, the copy before a migration, the migration, the epoch.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -19,29 +19,28 @@ use crate::{Durability, Inner, Store, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
-/// The database's file in the data folder; its write-ahead log lies beside it.
+/// The file of the database in the data folder; its write-ahead log is beside it.
 const DATABASE: &str = "kiln.db";
 const LOCK: &str = "kiln.lock";
 
-/// The connections that a [`Store`] reads by. Those of one use never wait for those of another.
+/// The connections by which a [`Store`] reads. Readers of one pool never wait for those of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadPool {
-    /// Pages and downloads, four at a time. What [`Store::open`] returns reads by these.
+    /// Pages and downloads, four at a time; the pool of [`Store::open`].
     Requests,
-    /// The few rows that the scheduler asks for in the middle of a turn.
+    /// A few rows for the scheduler during a turn.
     Scheduler,
     /// A whole job, which may be large.
     Jobs,
-    /// What looks at everything: collections.
+    /// Collections, which scan everything.
     Scans,
 }
 
-/// How long who asks for a connection waits for one.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The same where those in front may take long, and nobody holds a line.
-const LONG_PATIENCE: Duration = Duration::from_secs(60 * 60);
+/// The longest wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for pools whose reads may take long, and for which no request waits.
+const LONG_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// One for each use.
 #[derive(Debug)]
 pub(crate) struct Pools {
     requests: SqlitePool,
@@ -51,20 +50,20 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    /// Opened when they are first used.
+    /// Makes the pools; their connections open at the first use.
     fn new(options: &SqliteConnectOptions) -> Self {
-        let pool = |connections, patience| {
+        let pool = |connections, timeout| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(patience)
+                .acquire_timeout(timeout)
                 .test_before_acquire(false)
                 .connect_lazy_with(options.clone())
         };
         Self {
-            requests: pool(4, PATIENCE),
-            scheduler: pool(1, PATIENCE),
-            jobs: pool(1, LONG_PATIENCE),
-            scans: pool(1, LONG_PATIENCE),
+            requests: pool(4, ACQUIRE_TIMEOUT),
+            scheduler: pool(1, ACQUIRE_TIMEOUT),
+            jobs: pool(1, LONG_ACQUIRE_TIMEOUT),
+            scans: pool(1, LONG_ACQUIRE_TIMEOUT),
         }
     }
 
@@ -85,13 +84,12 @@ impl Pools {
 }
 
 impl Store {
-    /// Opens the records in this folder, making both where there are none, and begins a new reign. Brings an
-    /// older database to this version's schema, after copying it to `kiln.db.before-NNNN` beside it (`NNNN`:
-    /// the first migration that was missing).
+    /// Opens the records in this folder, or creates them, and begins a new epoch. Migrates an older database to the schema
+    /// of this version, after copying it to `kiln.db.before-NNNN` (`NNNN`: the first missing migration).
     ///
     /// # Errors
-    /// [`StoreError::AlreadyRunning`] where another process holds the folder, [`StoreError::Newer`] where a
-    /// newer Kiln wrote the database, else where the disk or the database fails.
+    /// [`StoreError::AlreadyRunning`] if another process has locked the folder, [`StoreError::Newer`] if a newer Kiln wrote
+    /// the database.
     pub async fn open(folder: &Path, durability: Durability) -> Result<(Self, Epoch), StoreError> {
         Self::open_with(folder, durability, &MIGRATIONS).await
     }
@@ -128,8 +126,7 @@ impl Store {
         Ok((Self { inner: Arc::new(inner), readers }, epoch))
     }
 
-    /// Begins a new epoch: a scheduler that begins again in the same process takes nothing for its own that an earlier one
-    /// has dispatched.
+    /// Begins a new epoch, for a scheduler that starts again in the same process.
     pub async fn begin_epoch(&self) -> Result<Epoch, StoreError> {
         let mut writer = self.inner.writer.lock().await;
         let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
@@ -145,7 +142,7 @@ impl Store {
     }
 }
 
-/// Held until the file is dropped; the operating system lets go of it when the process dies, however it dies.
+/// Locks the folder until the file is dropped; the operating system unlocks it when the process ends in any way.
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK);
     let file = File::options()
@@ -175,7 +172,7 @@ fn options(file: &Path, durability: Durability) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// The first migration that this database lacks, if any.
+/// Returns the first migration that this database lacks, if any.
 async fn first_pending(
     db: &mut SqliteConnection,
     folder: &Path,
@@ -198,10 +195,10 @@ async fn first_pending(
     Ok(migrations.iter().map(|m| m.version).filter(|version| *version > found).min())
 }
 
-/// Copies the database as it is. An earlier copy of the same name is from a migration that did not come to its
-/// end, so it holds nothing that this one does not.
+/// Copies the database. An earlier copy of the same name is from a migration that failed, and has nothing that this one does
+/// not have.
 async fn copy_before(db: &mut SqliteConnection, file: &Path, version: i64) -> Result<(), StoreError> {
-    // Folds the log into the database's file, so that one file is the whole of it.
+    // Moves the log into the file of the database, so that one file has everything.
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *db).await?;
     let mut copy = file.as_os_str().to_owned();
     copy.push(format!(".before-{version:04}"));
@@ -217,11 +214,8 @@ async fn copy_before(db: &mut SqliteConnection, file: &Path, version: i64) -> Re
 }
 
 impl Store {
-    /// Waits for the writer and the readers to end, and folds the log into the database's file. What is called
-    /// afterwards fails with [`StoreError::Closed`].
-    ///
-    /// # Errors
-    /// Where the database fails to close; nothing that was acknowledged is lost by that.
+    /// Waits for the writer and the readers to end, and moves the log into the file of the database. Later writes fail with
+    /// [`StoreError::Closed`].
     pub async fn close(&self) -> Result<(), StoreError> {
         self.inner.pools.close().await;
         match self.inner.writer.lock().await.take() {
@@ -236,7 +230,7 @@ async fn next_epoch(db: &mut SqliteConnection) -> Result<Epoch, StoreError> {
     let epoch: i64 = sqlx::query_scalar("UPDATE meta SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch")
         .fetch_one(db)
         .await?;
-    Ok(Epoch(u32::try_from(epoch).map_err(|e| StoreError::damaged("reign", e))?))
+    Ok(Epoch(u32::try_from(epoch).map_err(|e| StoreError::damaged("epoch", e))?))
 }
 
 #[cfg(test)]
@@ -248,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    /// This version's schema and one more migration on top.
+    /// The migrations of this version and one more.
     fn next(sql: &'static str) -> Migrator {
         let mut all: Vec<Migration> = MIGRATIONS.iter().cloned().collect();
         let up = MigrationType::Simple;
@@ -256,12 +250,12 @@ mod tests {
         Migrator::with_migrations(all)
     }
 
-    /// This version's last migration.
+    /// The last migration of this version.
     fn known() -> i64 {
         MIGRATIONS.iter().map(|migration| migration.version).max().unwrap()
     }
 
-    /// The schema as it was up to this migration.
+    /// The migrations up to this one.
     fn up_to(version: i64) -> Migrator {
         Migrator::with_migrations(
             MIGRATIONS.iter().filter(|migration| migration.version <= version).cloned().collect(),
@@ -321,29 +315,7 @@ mod tests {
         store.close().await.unwrap();
         drop(store);
         let mut db = options_of(folder.path()).connect().await.unwrap();
-        let bundle = "00".repeat(32);
-        for (job, order, bake) in [(1, "preview", "[]"), (2, "every-2", r#"["cloth of Flag"]"#)] {
-            let spec = format!(
-                r#"{{"name":"shot","frames":"1-5","order":"{order}","frame_time_limit_s":null,
-                    "written_by":"3.4.1","bake":{bake},
-                    "session":{{"bundle":"{bundle}","blend":"shot.blend","blender":"3.4","device":"cpu"}}}}"#
-            );
-            let insert = "INSERT INTO jobs (id, owner, project, name, state, spec, session, bundle, created_ms) \
-                          VALUES (?1, '', '', 'shot', 'queued', ?2, x'00', x'00', 1)";
-            sqlx::query(insert).bind(job).bind(spec).execute(&mut db).await.unwrap();
-        }
-        let insert = "INSERT INTO steps (job, step, kind, count, after, task_order) VALUES \
-                      (1, 0, 'render', 5, '[]', 'preview'), (2, 0, 'bake', 1, '[]', 'every-2'), \
-                      (2, 1, 'render', 5, '[0]', 'every-2')";
-        sqlx::query(insert).execute(&mut db).await.unwrap();
-        let insert = "INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms, sickness) VALUES \
-                      (1, 'rack-3', '{}', 'work', 1, 1, '{\"why\":\"it failed 4 times\",\"trials\":2}'), \
-                      (2, 'desk', '{}', 'work', 1, 1, NULL)";
-        sqlx::query(insert).execute(&mut db).await.unwrap();
-        let insert = "INSERT INTO events (at_ms, job, kind, data) VALUES \
-                      (1, 2, 'task-done', '{\"step\":0,\"frame\":null}'), \
-                      (2, 2, 'task-done', '{\"step\":1,\"frame\":3}'), (3, 2, 'job-deleted', '{}')";
-        sqlx::query(insert).execute(&mut db).await.unwrap();
+        sqlx::raw_sql(include_str!("../tests/fixtures/schema-9.sql")).execute(&mut db).await.unwrap();
         db.close().await.unwrap();
 
         let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
@@ -369,13 +341,7 @@ mod tests {
         store.close().await.unwrap();
         drop(store);
         let mut db = options_of(folder.path()).connect().await.unwrap();
-        let insert = r#"INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms) VALUES
-            (1, 'asleep', '{"resting":{"why":"asleep until 08:00","until_ms":5},"slots":1}', 'work', 1, 1),
-            (2, 'free', '{"resting":null,"slots":1}', 'work', 1, 1), (3, 'old', '{"slots":1}', 'work', 1, 1);
-            INSERT INTO events (at_ms, worker, kind, data) VALUES
-            (1, 1, 'worker-state', '{"state":"resting"}'), (2, 1, 'worker-state', '{"state":"sick","why":"x"}'),
-            (3, 1, 'worker-state', '{"state":"idle"}')"#;
-        sqlx::raw_sql(insert).execute(&mut db).await.unwrap();
+        sqlx::raw_sql(include_str!("../tests/fixtures/schema-12.sql")).execute(&mut db).await.unwrap();
         db.close().await.unwrap();
 
         let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
@@ -396,30 +362,7 @@ mod tests {
         store.close().await.unwrap();
         drop(store);
         let mut db = options_of(folder.path()).connect().await.unwrap();
-        let spec = format!(
-            r#"{{"name":"shot","frames":"1-5","order":"coarse","frame_time_limit_s":null,"written_by":"3.4.1",
-                "standing":{{"priority":70,"after":[7]}},"needs":{{"tags":["fast"],"memory":9}},
-                "session":{{"bundle":"{}","blend":"shot.blend","blender":"3.4","device":"cpu"}}}}"#,
-            "00".repeat(32)
-        );
-        let insert = "INSERT INTO jobs (id, owner, project, name, state, spec, session, bundle, created_ms) \
-                      VALUES (1, '', '', 'shot', 'queued', ?1, x'00', x'00', 1)";
-        sqlx::query(insert).bind(spec).execute(&mut db).await.unwrap();
-        let steps = "INSERT INTO steps (job, step, count, spec) VALUES (1, 0, 5, ?1)";
-        let of_frames = kiln_types::JobSteps::of_frames(false, kiln_types::Order::Coarse);
-        let step = serde_json::to_string(&of_frames.iter().next().unwrap().1).unwrap();
-        sqlx::query(steps).bind(step).execute(&mut db).await.unwrap();
-        let insert = r#"
-            INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms) VALUES
-            (1, 'a', '{}', 'work', 1, 1), (2, 'b', '{}', 'pause', 1, 1), (3, 'c', '{}', 'drain', 1, 1),
-            (4, 'd', '{}', 'stop', 1, 1);
-            INSERT INTO attempts (epoch, counter, job, step, idx, generation, worker, slot, state, opened_ms) VALUES
-            (1, 1, 1, 0, 0, 1, 1, 0, 'lapsed', 1), (1, 2, 1, 0, 0, 1, 1, 0, 'handed-back', 1),
-            (1, 3, 1, 0, 0, 1, 1, 0, 'failed', 1);
-            INSERT INTO events (at_ms, job, kind, data) VALUES
-            (1, 1, 'attempt-ended', '{"state":"lapsed"}'), (2, 1, 'attempt-ended', '{"state":"handed-back"}'),
-            (3, 1, 'attempt-ended', '{"state":"failed"}'), (4, 1, 'job-changed', '{"standing":{"priority":9}}')"#;
-        sqlx::raw_sql(insert).execute(&mut db).await.unwrap();
+        sqlx::raw_sql(include_str!("../tests/fixtures/schema-13.sql")).execute(&mut db).await.unwrap();
         db.close().await.unwrap();
 
         let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();

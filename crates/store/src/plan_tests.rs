@@ -1,10 +1,10 @@
-//! No statement walks through a table that grows with the farm, but for those that are named here.
+//! Checks that no statement scans a table that grows with the farm, except for those that are named here.
 
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::{Durability, Store};
 
-/// Where statements stand that anybody but a collection waits for.
+/// The sources of statements that others than a collection wait for.
 const SOURCES: [&str; 10] = [
     include_str!("bulk.rs"),
     include_str!("bundles.rs"),
@@ -18,7 +18,7 @@ const SOURCES: [&str; 10] = [
     include_str!("share.rs"),
 ];
 
-/// Statements that look at a whole table, by their beginnings, and why they may.
+/// Statements that may scan a table, by their beginnings, with the reasons.
 const ALLOWED: [(&str, &str); 7] = [
     ("SELECT * FROM jobs WHERE state IN ('queued'", "once, at the start, and an index of those alone"),
     ("SELECT * FROM workers ORDER BY name", "once, at the start"),
@@ -29,14 +29,14 @@ const ALLOWED: [(&str, &str); 7] = [
     ("SELECT hash FROM outputs JOIN jobs", "everything that is needed; by a collection's connection"),
 ];
 
-/// What `EXPLAIN QUERY PLAN` says of the steps of a statement, whose parameters are absent.
+/// Returns the steps of `EXPLAIN QUERY PLAN` for a statement, whose parameters are absent.
 pub(crate) async fn plan(store: &Store, sql: &str) -> Vec<String> {
     let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
     let rows = sqlx::query(explain).fetch_all(&store.readers).await;
     rows.unwrap_or_else(|error| panic!("{sql}: {error}")).iter().map(|row| row.get("detail")).collect()
 }
 
-/// Steps that walk through a table, and not through what was bound or made in the statement itself.
+/// Returns the steps that scan a table, not a parameter or a subquery.
 pub(crate) fn scans(plan: &[String]) -> Vec<&str> {
     let own = ["json_each", "after", "row", "span", "has", "listed", "CONSTANT", "("];
     let scan = |step: &&str| {
@@ -45,7 +45,7 @@ pub(crate) fn scans(plan: &[String]) -> Vec<&str> {
     plan.iter().map(String::as_str).filter(scan).collect()
 }
 
-/// The string literals of a source that are statements. Those that are put together from pieces have tests of their own.
+/// Returns the string literals of a source that are statements. Those that are built from pieces have tests of their own.
 fn statements(source: &str) -> Vec<String> {
     let code = source.split("#[cfg(test)]\nmod tests").next().unwrap();
     let mut found = Vec::new();

@@ -59,7 +59,7 @@ impl Store {
         query.fetch_all(&self.readers).await?.iter().map(event).collect()
     }
 
-    /// The number of the newest event, also where it has been forgotten since; 0 before the first.
+    /// The number of the newest event, even if it was removed; 0 before the first.
     pub async fn last_event(&self) -> StoreResult<EventNumber> {
         let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
             .fetch_optional(&self.readers)
@@ -67,7 +67,7 @@ impl Store {
         Ok(EventNumber(last.unwrap_or(0).cast_unsigned()))
     }
 
-    /// The bundle, as the first of its owners brought it.
+    /// The bundle of its first owner.
     pub async fn bundle(&self, bundle: BundleId) -> StoreResult<Option<BundleRow>> {
         let row =
             sqlx::query("SELECT * FROM bundles WHERE id = ?1 AND waits <> 2 ORDER BY created_ms LIMIT 1")
@@ -77,8 +77,8 @@ impl Store {
         row.as_ref().map(bundle_row).transpose()
     }
 
-    /// Blobs that a bundle's file is made of, and no output, each once, in their order: at most `limit`, all after this
-    /// one.
+    /// A page of the blobs that are files of bundles and not outputs, each once, in their order: at most `limit`, all after
+    /// this one.
     pub async fn bundle_blobs(&self, after: Option<BlobHash>, limit: u32) -> StoreResult<Vec<BlobHash>> {
         let rows = sqlx::query(
             "SELECT DISTINCT hash FROM bundle_blobs WHERE hash > ?1 \

@@ -1,4 +1,4 @@
-//! Reads jobs: what the scheduler needs to continue them, and what lists show.
+//! Reading jobs, for the scheduler and for lists.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::sql::{Columns, StoreResult, to_json};
 use crate::{
-    AttemptRow, JobRow, JobSelection, KeptRow, Notice, StepRow, Store, StoreError, StoredJob, StoredStep,
-    TaskFaults, TaskRun, WorkerTotals,
+    AttemptRow, JobRow, JobSelection, Notice, RetentionRow, StepRow, Store, StoreError, StoredJob,
+    StoredStep, TaskFaults, TaskRun, WorkerTotals,
 };
 
-/// The columns that [`job_row`] reads, and which jobs.
+/// Selects the columns that [`job_row`] reads.
 macro_rules! job_query {
     ($which:literal) => {
         concat!(
@@ -26,38 +26,38 @@ macro_rules! job_query {
 }
 
 impl Store {
-    /// The highest job id ever given, also to a job that was deleted since; 0 before the first.
+    /// The highest job id so far, even if that job was deleted; 0 before the first.
     pub async fn last_job(&self) -> StoreResult<JobId> {
         let last: i64 =
             sqlx::query_scalar("SELECT last_job FROM meta WHERE id = 1").fetch_one(&self.readers).await?;
         Ok(JobId(last.cast_unsigned()))
     }
 
-    /// Every job that has not ended, oldest first, with all that the scheduler needs to go on with it.
+    /// Every job that has not ended, oldest first, for the scheduler.
     pub async fn unfinished_jobs(&self) -> StoreResult<Vec<StoredJob>> {
         let mut tx = self.readers.begin().await?;
         let rows = sqlx::query(job_query!("WHERE state IN ('queued', 'running', 'paused') ORDER BY id"))
             .fetch_all(&mut *tx)
             .await?;
         let mut jobs = Vec::new();
-        for row in with_steps(&mut tx, rows).await? {
-            jobs.push(stored(&mut tx, row).await?);
+        for row in add_steps(&mut tx, rows).await? {
+            jobs.push(add_tasks(&mut tx, row).await?);
         }
         Ok(jobs)
     }
 
-    /// One job with all that the scheduler needs to go on with it, ended or not: a retry leads back from an end.
+    /// A job for the scheduler, even if it has ended: a retry reopens it.
     pub async fn stored_job(&self, job: JobId) -> StoreResult<Option<StoredJob>> {
         let mut tx = self.readers.begin().await?;
-        match one_job(&mut tx, job).await? {
-            Some(row) => Ok(Some(stored(&mut tx, row).await?)),
+        match read_job(&mut tx, job).await? {
+            Some(row) => Ok(Some(add_tasks(&mut tx, row).await?)),
             None => Ok(None),
         }
     }
 
     pub async fn job(&self, job: JobId) -> StoreResult<Option<JobRow>> {
         let mut tx = self.readers.begin().await?;
-        one_job(&mut tx, job).await
+        read_job(&mut tx, job).await
     }
 
     /// A page of jobs, newest first: at most `limit`, all older than `before`.
@@ -68,15 +68,16 @@ impl Store {
         before: Option<JobId>,
     ) -> StoreResult<Vec<JobRow>> {
         let mut tx = self.readers.begin().await?;
-        let ids: Vec<i64> = page(filter, limit, before).build_query_scalar().fetch_all(&mut *tx).await?;
+        let ids: Vec<i64> =
+            page_query(filter, limit, before).build_query_scalar().fetch_all(&mut *tx).await?;
         let rows = sqlx::query(job_query!("WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id DESC"))
             .bind(to_json("id", &ids)?)
             .fetch_all(&mut *tx)
             .await?;
-        with_steps(&mut tx, rows).await
+        add_steps(&mut tx, rows).await
     }
 
-    /// What each worker did for a step of the job, most frames first. Counts every generation.
+    /// The part of each worker in a step of the job, most frames first. Counts every generation.
     pub async fn job_report(&self, job: JobId, step: StepIndex) -> StoreResult<Vec<WorkerTotals>> {
         let rows = sqlx::query(
             "SELECT worker, coalesce((SELECT name FROM workers WHERE id = worker), \
@@ -108,9 +109,9 @@ impl Store {
     }
 }
 
-/// The ids of a page of a list. Each state has a branch of its own, which an index answers from its newest job on: a
-/// page costs the same however many jobs the filter passes over.
-fn page(filter: &JobSelection, limit: u32, before: Option<JobId>) -> QueryBuilder<Sqlite> {
+/// The query of the ids of a page. Each state has a branch of its own, which an index answers from the newest job on: the cost
+/// of a page does not depend on the number of jobs that the filter skips.
+fn page_query(filter: &JobSelection, limit: u32, before: Option<JobId>) -> QueryBuilder<Sqlite> {
     let states =
         JobState::ALL.iter().filter(|state| filter.states.is_empty() || filter.states.contains(state));
     let archived = [false, true].into_iter().filter(|one| filter.archived.is_none_or(|only| only == *one));
@@ -135,14 +136,14 @@ fn page(filter: &JobSelection, limit: u32, before: Option<JobId>) -> QueryBuilde
     query
 }
 
-async fn one_job(db: &mut SqliteConnection, job: JobId) -> StoreResult<Option<JobRow>> {
+async fn read_job(db: &mut SqliteConnection, job: JobId) -> StoreResult<Option<JobRow>> {
     let query = sqlx::query(job_query!("WHERE id = ?1 AND state <> 'deleted'")).bind(job.0.cast_signed());
     let rows = query.fetch_all(&mut *db).await?;
-    Ok(with_steps(db, rows).await?.pop())
+    Ok(add_steps(db, rows).await?.pop())
 }
 
-/// The steps and notices of all these jobs in two queries.
-async fn with_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> StoreResult<Vec<JobRow>> {
+/// Reads the steps and notices of these jobs, in two queries.
+async fn add_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> StoreResult<Vec<JobRow>> {
     let ids = rows.iter().map(|row| row.raw::<i64>("id")).collect::<StoreResult<Vec<_>>>()?;
     let ids = to_json("id", &ids)?;
     let steps =
@@ -185,7 +186,7 @@ fn job_row(row: &SqliteRow, steps: &[&SqliteRow]) -> StoreResult<JobRow> {
         plan: JobSteps::new(specs).map_err(damaged)?,
         steps: steps.iter().map(|step| step_row(step)).collect::<StoreResult<_>>()?,
         notices: Vec::new(),
-        kept: KeptRow {
+        kept: RetentionRow {
             archived_ms: row.raw("archived_ms")?,
             last_seq: row.u64("last_seq")?,
             fetched_seq: row.u64("fetched_seq")?,
@@ -218,8 +219,8 @@ fn notice(row: &SqliteRow) -> StoreResult<Notice> {
     })
 }
 
-/// Adds what only the scheduler needs.
-async fn stored(db: &mut SqliteConnection, row: JobRow) -> StoreResult<StoredJob> {
+/// Adds the records that only the scheduler needs.
+async fn add_tasks(db: &mut SqliteConnection, row: JobRow) -> StoreResult<StoredJob> {
     let mut steps: BTreeMap<StepIndex, StoredStep> = BTreeMap::new();
     for step in &row.steps {
         let empty = StoredStep { step: step.step, runs: vec![], cancelled: vec![], faults: vec![] };
@@ -241,7 +242,7 @@ async fn stored(db: &mut SqliteConnection, row: JobRow) -> StoreResult<StoredJob
     .fetch_all(db)
     .await?;
     let mut open = open.iter().map(attempt_row).collect::<StoreResult<Vec<_>>>()?;
-    // What is cancelled may not deliver any more.
+    // Attempts at cancelled tasks may not deliver.
     open.retain(|attempt| {
         steps.get(&attempt.task.step).is_some_and(|step| !is_cancelled(&step.cancelled, attempt.task.index))
     });
@@ -267,7 +268,7 @@ async fn read_cancelled(
     Ok(())
 }
 
-/// The database itself joins neighbours: a million tasks that are done come back as one row.
+/// Reads tasks in runs, which the database joins: a million tasks that are done are one row.
 async fn read_runs(
     db: &mut SqliteConnection,
     job: i64,
@@ -360,7 +361,7 @@ mod tests {
     async fn a_list_is_answered_by_indexes_whatever_it_is_filtered_by() {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
-        let (owner, project) = (Some("ana".parse().unwrap()), Some("film".parse().unwrap()));
+        let (owner, project) = (Some("ana".parse().unwrap()), Some("forest".parse().unwrap()));
         for (owner, project) in
             [(None, None), (owner.clone(), None), (None, project.clone()), (owner, project)]
         {
@@ -372,17 +373,17 @@ mod tests {
                         archived,
                         states: states.clone(),
                     };
-                    let mut query = page(&filter, 50, Some(JobId(1000)));
+                    let mut query = page_query(&filter, 50, Some(JobId(1000)));
                     let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", query.sql().as_str()));
                     let arguments = query.build().take_arguments().unwrap().unwrap();
                     let rows = sqlx::query_with(sql, arguments).fetch_all(&store.readers).await.unwrap();
                     let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
                     let filtered = usize::from(owner.is_some()) + usize::from(project.is_some());
-                    // All equalities and the bound on the id, so that nothing is read to be passed over.
+                    // The index covers all conditions, so that no row is read and skipped.
                     let full = ["(<expr>=? AND state=? AND id<?)", "=? AND <expr>=? AND state=? AND id<?)"];
                     let full = full[filtered.min(1)];
                     assert!(plan.iter().any(|step| step.contains(" jobs")), "{plan:#?}");
-                    // What is put in order is no more than the pages of the branches.
+                    // Only the pages of the branches are sorted.
                     for step in plan.iter().filter(|step| step.contains(" jobs")) {
                         assert!(
                             step.starts_with("SEARCH jobs USING COVERING INDEX") && step.contains(full),

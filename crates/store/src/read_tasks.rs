@@ -13,15 +13,14 @@ use crate::read_jobs::{attempt_row, is_cancelled};
 use crate::sql::{Columns, StoreResult, to_json};
 use crate::{AttemptRow, AttemptSelection, FileFilter, FileRow, OutputRow, Store, TaskFilter, TaskRow};
 
-/// Rows read at once where all of a job's are read.
+/// Rows of a page if all rows of a job are read.
 const PAGE: usize = 10_000;
 
-/// Tasks looked at together where the state asked for is no column.
+/// Tasks that are read together to find those in a state that is not stored.
 const WINDOW: u32 = 4096;
 
 impl Store {
-    /// A page of tasks in the order of their indexes: at most `limit`, from `filter.from` on. Also those that
-    /// never ran. Empty where there is no such job or step.
+    /// A page of tasks in the order of their indexes: at most `limit`, from `filter.from` on, also those that never ran.
     pub async fn tasks(&self, job: JobId, filter: &TaskFilter, limit: u32) -> StoreResult<Vec<TaskRow>> {
         let mut tx = self.readers.begin().await?;
         let step = sqlx::query("SELECT step, count, cancelled FROM steps WHERE job = ?1 AND step = ?2")
@@ -34,7 +33,7 @@ impl Store {
         match filter.state {
             Some(state @ (TaskState::Done | TaskState::Failed)) => {
                 let indexes = sqlx::query(match state {
-                    // Few of many: an index has only them.
+                    // An index of failed tasks alone.
                     TaskState::Failed => {
                         "SELECT idx FROM tasks INDEXED BY tasks_failed WHERE job = ?1 AND step = ?2 AND state = ?3 \
                          AND state = 'failed' AND idx >= ?4 ORDER BY idx LIMIT ?5"
@@ -44,7 +43,7 @@ impl Store {
                          ORDER BY idx LIMIT ?5"
                     }
                 });
-                step.picked(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
+                step.read_selected(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
             }
             Some(state @ (TaskState::Assigned | TaskState::Running)) => {
                 let indexes = sqlx::query(
@@ -52,13 +51,13 @@ impl Store {
                      WHERE job = ?1 AND step = ?2 AND state = ?3 \
                      AND state IN ('assigned', 'running', 'expired') AND idx >= ?4 ORDER BY idx LIMIT ?5",
                 );
-                step.picked(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
+                step.read_selected(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
             }
-            Some(TaskState::Waiting | TaskState::Cancelled) | None => step.walked(&mut tx, limit).await,
+            Some(TaskState::Waiting | TaskState::Cancelled) | None => step.scan(&mut tx, limit).await,
         }
     }
 
-    /// Hands over the path of every file of the job's newest finished generations, and the task it belongs to.
+    /// Calls `each` with the path of every file of the newest finished generations, and its task.
     pub async fn current_paths(
         &self,
         job: JobId,
@@ -92,11 +91,10 @@ impl Store {
         filter: &AttemptSelection,
         limit: u32,
     ) -> StoreResult<Vec<AttemptRow>> {
-        let rows = attempts_page(job, filter, limit).build().fetch_all(&self.readers).await?;
+        let rows = attempts_query(job, filter, limit).build().fetch_all(&self.readers).await?;
         rows.iter().map(attempt_row).collect()
     }
 
-    /// One attempt, of whichever job.
     pub async fn attempt(&self, attempt: kiln_types::AttemptId) -> StoreResult<Option<AttemptRow>> {
         let row = sqlx::query("SELECT * FROM attempts WHERE epoch = ?1 AND counter = ?2")
             .bind(i64::from(attempt.epoch.0))
@@ -106,8 +104,8 @@ impl Store {
         row.as_ref().map(attempt_row).transpose()
     }
 
-    /// Files of a job in the order they were committed, of every generation: at most `limit`, all after
-    /// `after_seq` (0: from the first).
+    /// A page of the outputs of a job, of every generation, in the order of their commits: at most `limit`, all after
+    /// `after_seq`.
     pub async fn outputs(&self, job: JobId, after_seq: u64, limit: u32) -> StoreResult<Vec<OutputRow>> {
         let rows = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
             .bind(job.0.cast_signed())
@@ -118,7 +116,7 @@ impl Store {
         rows.iter().map(output_row).collect()
     }
 
-    /// The newest file of this name.
+    /// The newest output at this path.
     pub async fn output_by_path(&self, job: JobId, path: &RelPath) -> StoreResult<Option<OutputRow>> {
         let row = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND path = ?2 ORDER BY seq DESC LIMIT 1")
             .bind(job.0.cast_signed())
@@ -128,10 +126,10 @@ impl Store {
         row.as_ref().map(output_row).transpose()
     }
 
-    /// A page of the files of a step, the oldest commit first: at most `limit`, all after `after_seq`, of those tasks that are
-    /// done, as they were done last. Files that are gone are not among them.
+    /// A page of the files of a step, the oldest commit first: at most `limit`, all after `after_seq`. Of each task that is
+    /// done, the files of its newest generation; without expired ones.
     pub async fn step_files(&self, filter: &FileFilter, limit: u32) -> StoreResult<Vec<FileRow>> {
-        let rows = files_page(filter, limit).build().fetch_all(&self.readers).await?;
+        let rows = files_query(filter, limit).build().fetch_all(&self.readers).await?;
         let file = |row: &SqliteRow| {
             Ok(FileRow {
                 seq: row.u64("seq")?,
@@ -147,7 +145,7 @@ impl Store {
         rows.iter().map(file).collect()
     }
 
-    /// The tasks of a step that are done, and whose intermediate files are gone.
+    /// The tasks of a step that are done, and whose intermediates expired.
     pub async fn tasks_without_files(&self, job: JobId, step: StepIndex) -> StoreResult<Vec<TaskIndex>> {
         let rows = sqlx::query(
             "SELECT idx FROM tasks WHERE job = ?1 AND step = ?2 AND state = 'done' AND NOT EXISTS (SELECT 1 FROM products \
@@ -160,7 +158,7 @@ impl Store {
         rows.iter().map(|row| row.index("idx")).collect()
     }
 
-    /// The files of the newest generation of every frame that has a remarkable one, frame by frame.
+    /// The outputs of the newest generation of every suspicious frame, frame by frame.
     pub async fn suspicious_outputs(&self, job: JobId) -> StoreResult<Vec<OutputRow>> {
         let rows = sqlx::query(
             "SELECT * FROM outputs WHERE job = ?1 AND current = 1 AND (step, idx) IN (SELECT step, idx FROM outputs \
@@ -173,9 +171,9 @@ impl Store {
     }
 }
 
-/// A page of attempts. Only what is asked for stands in the statement, so that an index answers it in the order of the
-/// page: a page of a job of a million attempts is found as soon as the first one.
-fn attempts_page(job: JobId, filter: &AttemptSelection, limit: u32) -> QueryBuilder<Sqlite> {
+/// The query of a page of attempts. It has only the conditions that the filter sets, so that an index answers it in the
+/// order of the page: the cost does not depend on the number of attempts.
+fn attempts_query(job: JobId, filter: &AttemptSelection, limit: u32) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("SELECT * FROM attempts WHERE job = ");
     query.push_bind(job.0.cast_signed());
     if let Some((step, index)) = filter.task {
@@ -205,8 +203,9 @@ fn attempts_page(job: JobId, filter: &AttemptSelection, limit: u32) -> QueryBuil
     query
 }
 
-/// A page of files, read from an index in its order where it may be of any task; few tasks have few files.
-fn files_page(filter: &FileFilter, limit: u32) -> QueryBuilder<Sqlite> {
+/// The query of a page of files. For all tasks, an index answers it in the order of the page; the few files of few tasks
+/// are sorted.
+fn files_query(filter: &FileFilter, limit: u32) -> QueryBuilder<Sqlite> {
     let FileFilter { job, step, outputs, tasks, after_seq } = *filter;
     let (job, after_seq) = (job.0.cast_signed(), i64::try_from(after_seq).unwrap_or(i64::MAX));
     let seq = if tasks.is_some() { "+seq" } else { "seq" };
@@ -240,8 +239,8 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The tasks that a query finds by their stored state.
-    async fn picked(
+    /// Reads the tasks whose indexes the query selects.
+    async fn read_selected(
         &self,
         db: &mut SqliteConnection,
         query: Query,
@@ -259,8 +258,8 @@ impl Step<'_> {
         self.read(db, &indexes).await
     }
 
-    /// The tasks that are found by looking at one after another.
-    async fn walked(&self, db: &mut SqliteConnection, limit: u32) -> StoreResult<Vec<TaskRow>> {
+    /// Reads tasks one window after the other, and selects those in the state of the filter.
+    async fn scan(&self, db: &mut SqliteConnection, limit: u32) -> StoreResult<Vec<TaskRow>> {
         let limit = limit as usize;
         let window = if self.filter.state.is_none() { limit.min(WINDOW as usize) as u32 } else { WINDOW };
         let mut found = Vec::new();
@@ -276,7 +275,7 @@ impl Step<'_> {
         Ok(found)
     }
 
-    /// These tasks, which are in order.
+    /// Reads these tasks, which are in order.
     async fn read(&self, db: &mut SqliteConnection, indexes: &[TaskIndex]) -> StoreResult<Vec<TaskRow>> {
         let numbers = to_json("index", &indexes)?;
         let job = self.job.0.cast_signed();
@@ -327,15 +326,20 @@ impl Step<'_> {
             let (generation, state, reason) =
                 stored.remove(index).unwrap_or((Generation(0), TaskState::Waiting, None));
             let (failures, expired) = counts.get(index).copied().unwrap_or_default();
-            let attempt = attempts.remove(index).and_then(|all| telling(all, generation));
-            let state = self.shown(*index, state, attempt.as_ref());
+            let attempt = attempts.remove(index).and_then(|all| decisive_attempt(all, generation));
+            let state = self.displayed_state(*index, state, attempt.as_ref());
             let step = self.filter.step;
             TaskRow { step, index: *index, generation, state, failures, expired, reason, attempt }
         };
         Ok(indexes.iter().map(task).collect())
     }
 
-    fn shown(&self, index: TaskIndex, stored: TaskState, attempt: Option<&AttemptRow>) -> TaskState {
+    fn displayed_state(
+        &self,
+        index: TaskIndex,
+        stored: TaskState,
+        attempt: Option<&AttemptRow>,
+    ) -> TaskState {
         match (stored, attempt.map(|attempt| attempt.state)) {
             (TaskState::Waiting, Some(AttemptState::Running)) => TaskState::Running,
             (TaskState::Waiting, Some(AttemptState::Assigned)) => TaskState::Assigned,
@@ -345,15 +349,15 @@ impl Step<'_> {
     }
 }
 
-/// Of the attempts of one task, oldest first, the one that says how this generation stands.
-fn telling(attempts: Vec<AttemptRow>, generation: Generation) -> Option<AttemptRow> {
+/// The attempt that decides the state of this generation, of the attempts of one task, oldest first.
+fn decisive_attempt(attempts: Vec<AttemptRow>, generation: Generation) -> Option<AttemptRow> {
     let rank = |attempt: &AttemptRow| match attempt.state {
         AttemptState::Committed => 3,
         AttemptState::Running => 2,
         AttemptState::Assigned => 1,
         _ => 0,
     };
-    // Of several alike, the last.
+    // The last of several with the same rank.
     attempts.into_iter().filter(|attempt| attempt.generation == generation).max_by_key(rank)
 }
 
@@ -399,7 +403,7 @@ mod tests {
             (true, some, "(job=? AND step=? AND idx>? AND idx<?)"),
         ] {
             let filter = FileFilter { job: JobId(1), step: StepIndex(0), outputs, tasks, after_seq: 7 };
-            let plan = plan(&store, files_page(&filter, 500).build().sql().as_str()).await;
+            let plan = plan(&store, files_query(&filter, 500).build().sql().as_str()).await;
             assert!(plan[0].contains(index), "{plan:#?}");
         }
     }
@@ -417,7 +421,7 @@ mod tests {
         ] {
             let before = Some("1-9".parse().unwrap());
             let filter = AttemptSelection { task, states, before, ..AttemptSelection::default() };
-            let mut query = attempts_page(JobId(1), &filter, 500);
+            let mut query = attempts_query(JobId(1), &filter, 500);
             let plan = plan(&store, query.build().sql().as_str()).await;
             assert!(matches!(&plan[..], [one] if one.contains(index)), "{plan:#?}");
         }

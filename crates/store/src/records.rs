@@ -1,4 +1,4 @@
-//! What is read back. Times are unix milliseconds.
+//! The records that readers return. Times are Unix milliseconds.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use kiln_types::{
 };
 use serde_json::Value;
 
-/// A job, as lists and pages show it.
+/// A job, for lists and pages.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRow {
     pub id: JobId,
@@ -18,13 +18,13 @@ pub struct JobRow {
     pub created_ms: i64,
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,
-    /// Why it ended as it did, or why the scheduler paused it, where that was a fault of its own.
+    /// The fault for which the job was stopped, or the reason for which the scheduler paused it.
     pub reason: Option<Failure>,
     pub plan: JobSteps,
     /// The progress of each step of the plan.
     pub steps: Vec<StepRow>,
     pub notices: Vec<Notice>,
-    pub kept: KeptRow,
+    pub kept: RetentionRow,
 }
 
 impl JobRow {
@@ -33,56 +33,56 @@ impl JobRow {
     }
 }
 
-/// What of a job is still there, and what is not.
+/// The retention of a job: its fetched and expired files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct KeptRow {
+pub struct RetentionRow {
     pub archived_ms: Option<i64>,
-    /// The highest sequence of its outputs; 0 where it has none.
+    /// The highest sequence of its outputs; 0 without any.
     pub last_seq: u64,
     /// Outputs up to this one have been fetched.
     pub fetched_seq: u64,
-    /// When the last of those was said to be fetched.
+    /// The time at which the last of those was reported.
     pub fetched_ms: Option<i64>,
-    /// Since when it can render nothing more.
+    /// The time at which the inputs expired: the job cannot render again.
     pub inputs_gone_ms: Option<i64>,
-    /// Outputs up to this one are gone, since [`KeptRow::outputs_gone_ms`].
+    /// Outputs up to this one expired at [`RetentionRow::outputs_gone_ms`].
     pub outputs_gone_seq: u64,
     pub outputs_gone_ms: Option<i64>,
-    /// The logs of attempts that had ended by then are gone.
+    /// The logs of attempts that had ended by then expired.
     pub logs_gone_ms: Option<i64>,
 }
 
-/// A step, with how far it is.
+/// A step and its progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepRow {
     pub step: StepIndex,
-    /// Tasks in all.
+    /// All its tasks.
     pub count: u32,
     pub done: u32,
     pub failed: u32,
     /// The bundle that it made.
     pub bundle: Option<BundleId>,
-    /// Where every task has ended.
+    /// The time at which the last task ended.
     pub ended_ms: Option<i64>,
 }
 
-/// What was passed over and stays visible on a job.
+/// A message about a job that stays visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     pub text: String,
-    /// The first attempt that said so.
+    /// The first attempt that reported it.
     pub attempt: Option<AttemptId>,
     pub at_ms: i64,
 }
 
-/// All that the scheduler needs to go on with a job.
+/// A job for the scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredJob {
     pub row: JobRow,
     /// In the order of the steps.
     pub steps: Vec<StoredStep>,
-    /// Attempts that may yet deliver, oldest first: those of tasks that wait in the attempt's generation, open
-    /// or lapsed since the task was last reopened.
+    /// Attempts that may still deliver, oldest first: the open ones, and those that expired since their task was last
+    /// reopened, of tasks that wait in the generation of the attempt.
     pub open: Vec<AttemptRow>,
 }
 
@@ -90,11 +90,11 @@ pub struct StoredJob {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredStep {
     pub step: StepIndex,
-    /// In the order of the indexes; neighbours alike in state and generation make one run.
+    /// In the order of the indexes; neighbours of the same state and generation are one run.
     pub runs: Vec<TaskRun>,
-    /// As the last [`crate::Write::SetCancelledTasks`] said.
+    /// The spans of the last [`crate::Write::SetCancelledTasks`].
     pub cancelled: Vec<(TaskIndex, TaskIndex)>,
-    /// What tasks that are neither done nor failed nor cancelled remember, in the order of the indexes.
+    /// The failure history of open tasks, in the order of the indexes.
     pub faults: Vec<TaskFaults>,
 }
 
@@ -108,60 +108,60 @@ pub struct TaskRun {
     pub state: TaskState,
 }
 
-/// The attempts that count against a task since it last had a clean record.
+/// The failure history of a task since it was last reopened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskFaults {
     pub index: TaskIndex,
     /// A worker for each failed attempt, oldest first.
     pub failed_on: Vec<WorkerId>,
-    /// A worker for each lapsed lease, oldest first.
+    /// A worker for each expired attempt, oldest first.
     pub expired_on: Vec<WorkerId>,
-    /// What the task was found to need of a machine when it ran out of memory; bytes.
+    /// The memory of a machine that the task needs, in bytes, as it ran out of less.
     pub outgrew: Option<u64>,
 }
 
-/// One run of one task on one worker.
+/// An attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptRow {
     pub id: AttemptId,
     pub task: TaskId,
     pub generation: Generation,
     pub worker: WorkerId,
-    /// `None` for one that streams, or ended before it had a slot.
+    /// `None` for an attempt that streams, or that ended without a slot.
     pub slot: Option<SlotIndex>,
     pub state: AttemptState,
     pub opened_ms: i64,
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,
     pub failure: Option<Failure>,
-    /// Seconds that rendering took.
+    /// Seconds of rendering.
     pub seconds: Option<f64>,
     /// Bytes.
     pub peak_memory: Option<u64>,
 }
 
-/// A task, as lists show it.
+/// A task, for lists.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskRow {
     pub step: StepIndex,
     pub index: TaskIndex,
     pub generation: Generation,
-    /// `Assigned` and `Running` come from its open attempt.
+    /// `Assigned` and `Running` are those of its open attempt.
     pub state: TaskState,
-    /// Attempts that failed since it was last reopened.
+    /// Failed attempts since the task was last reopened.
     pub failures: u32,
-    /// Leases that lapsed since then.
+    /// Expired attempts since then.
     pub expired: u32,
-    /// Why it failed, where it did.
+    /// The reason of a failure.
     pub reason: Option<Failure>,
-    /// The attempt that is open, or was the last to say something of this generation.
+    /// The attempt that decides the state of this generation: committed, open, or the last one.
     pub attempt: Option<AttemptRow>,
 }
 
 /// A file of a task that is done.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputRow {
-    /// Grows with every commit: read on with [`crate::Store::outputs`] after the highest one seen.
+    /// Grows with every commit, see [`crate::Store::outputs`].
     pub seq: u64,
     pub task: TaskId,
     pub generation: Generation,
@@ -169,7 +169,7 @@ pub struct OutputRow {
     pub frame: i32,
     pub file: OutputFile,
     pub committed_ms: i64,
-    /// Whether it is of the newest generation that is done.
+    /// The file is of the newest generation that is done.
     pub current: bool,
 }
 
@@ -183,46 +183,45 @@ pub struct FileRow {
     pub file: BundleFile,
 }
 
-/// What one worker did for a step of a job.
+/// The part of a worker in a step of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerTotals {
     pub worker: WorkerId,
-    /// Its last name; `None` only where records are older than that.
+    /// The last name; `None` for a worker that was removed before names were recorded.
     pub name: Option<String>,
-    /// Attempts committed.
+    /// Committed attempts.
     pub frames: u64,
-    /// Attempts failed.
+    /// Failed attempts.
     pub errors: u64,
-    /// Leases lapsed.
+    /// Expired attempts.
     pub expired: u64,
-    /// Seconds of rendering, of committed attempts.
+    /// Seconds of rendering of committed attempts.
     pub seconds: f64,
     pub first_start_ms: Option<i64>,
     pub last_end_ms: Option<i64>,
 }
 
-/// A worker, known or gone.
+/// A worker that was not removed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerRow {
     pub id: WorkerId,
     pub name: String,
-    /// What it said of itself last.
+    /// The worker's last description of itself.
     pub info: Value,
     pub desired: DesiredState,
     pub quarantine: Option<Quarantine>,
-    /// The pools that the farm put it in.
     pub pools: BTreeSet<ShortName>,
     pub first_seen_ms: i64,
     pub last_seen_ms: i64,
 }
 
-/// How a user or a project shares the farm.
+/// The share of a user or a project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShareRow {
     pub kind: AccountKind,
     pub name: String,
     pub weight: u32,
-    /// Slots that it may hold at once; as many as there are where `None`.
+    /// Slots that it may hold at once; `None` for any number.
     pub max_slots: Option<u32>,
 }
 
@@ -247,18 +246,18 @@ pub struct StoredEvent {
     pub data: Value,
 }
 
-/// Which jobs a list shows; the default shows all.
+/// The jobs of a list; all by default.
 #[derive(Debug, Clone, Default)]
 pub struct JobSelection {
     pub owner: Option<Owner>,
     pub project: Option<Project>,
-    /// Only archived jobs, or only others.
+    /// Only archived jobs, or only those that are not.
     pub archived: Option<bool>,
-    /// None at all means every state.
+    /// Empty for every state.
     pub states: Vec<JobState>,
 }
 
-/// Which tasks of a job a list shows.
+/// The tasks of a list.
 #[derive(Debug, Clone, Default)]
 pub struct TaskFilter {
     pub step: StepIndex,
@@ -267,25 +266,25 @@ pub struct TaskFilter {
     pub from: TaskIndex,
 }
 
-/// Which attempts of a job a list shows; the default shows all.
+/// The attempts of a list; all of the job by default.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptSelection {
     pub task: Option<(StepIndex, TaskIndex)>,
     pub worker: Option<WorkerId>,
-    /// None at all means every state.
+    /// Empty for every state.
     pub states: Vec<AttemptState>,
     /// The page ends before this attempt.
     pub before: Option<AttemptId>,
 }
 
-/// The files of a step that a list shows.
+/// The files of a list.
 #[derive(Debug, Clone, Copy)]
 pub struct FileFilter {
     pub job: JobId,
     pub step: StepIndex,
-    /// The step makes outputs; otherwise files of another kind.
+    /// The step makes outputs, not other files.
     pub outputs: bool,
-    /// The first and the last task of those whose files are listed; all if absent.
+    /// The first and the last of the tasks whose files are listed; all if absent.
     pub tasks: Option<(TaskIndex, TaskIndex)>,
     /// The page begins after this sequence.
     pub after_seq: u64,

@@ -1,4 +1,4 @@
-//! Who shares the farm and how, and what it has only so many of.
+//! Fair shares and limits, and the resources that jobs used.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::sql::{Columns, StoreResult, to_json};
 use crate::{ShareRow, Store};
 
 impl Store {
-    /// The users and projects of which something was set.
+    /// The shares of users and projects that were set.
     pub async fn shares(&self) -> StoreResult<Vec<ShareRow>> {
         let rows = sqlx::query("SELECT * FROM shares ORDER BY kind, name").fetch_all(&self.readers).await?;
         let share = |row: &sqlx::sqlite::SqliteRow| {
@@ -23,13 +23,13 @@ impl Store {
         rows.iter().map(share).collect()
     }
 
-    /// How many there are of each limit.
+    /// The total of each limit.
     pub async fn limits(&self) -> StoreResult<BTreeMap<String, u32>> {
         let rows = sqlx::query("SELECT * FROM limits").fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((row.raw("name")?, row.number("total")?))).collect()
     }
 
-    /// The states of those of the jobs that are there.
+    /// The states of those of these jobs that exist.
     pub async fn job_states(&self, jobs: &[JobId]) -> StoreResult<BTreeMap<JobId, JobState>> {
         let ids: Vec<i64> = jobs.iter().map(|job| job.0.cast_signed()).collect();
         let rows = sqlx::query(
@@ -41,9 +41,9 @@ impl Store {
         rows.iter().map(|row| Ok((JobId(row.u64("id")?), row.parsed("state")?))).collect()
     }
 
-    /// For each step of the job the most memory, in bytes, that a task of it took, and on which worker.
+    /// The highest memory use of a task of each step of the job, in bytes, with its worker.
     pub async fn job_peaks(&self, job: JobId) -> StoreResult<Vec<(StepIndex, WorkerId, u64)>> {
-        // Of the row that has the maximum, as SQLite promises.
+        // SQLite takes `worker` from the row with the maximum.
         let rows = sqlx::query(
             "SELECT step, worker, max(peak_memory) AS peak FROM attempts \
              WHERE job = ?1 AND peak_memory IS NOT NULL GROUP BY step",
@@ -54,8 +54,8 @@ impl Store {
         rows.iter().map(|row| Ok((row.step()?, row.worker("worker")?, row.u64("peak")?))).collect()
     }
 
-    /// The seconds that frames of the step took, each with its worker: of the last `limit` in the step's range, in the
-    /// order of the range. Costs as little for a step of a million.
+    /// The seconds of the last `limit` committed tasks of the step by their indexes, each with its worker, in the order of
+    /// the indexes. The cost does not depend on the length of the step.
     pub async fn step_times(
         &self,
         job: JobId,

@@ -1,4 +1,4 @@
-//! Between SQLite's values and Kiln's types.
+//! Conversion between the values of SQLite and the types of Kiln.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -12,16 +12,15 @@ use crate::StoreError;
 
 pub(crate) type StoreResult<T> = std::result::Result<T, StoreError>;
 
-/// JSON of a value that the store itself holds the type of.
 pub(crate) fn to_json(what: &'static str, value: &impl serde::Serialize) -> StoreResult<String> {
     serde_json::to_string(value).map_err(|e| StoreError::damaged(what, e))
 }
 
-/// Reads columns by name, each into the type asked for, and says which one was wrong.
+/// Typed columns of a row, by name; an error names the column.
 pub(crate) trait Columns {
     fn raw<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(&'r self, column: &'static str) -> StoreResult<T>;
 
-    /// A number stored bit for bit.
+    /// A number that is stored as the signed number of the same bits.
     fn u64(&self, column: &'static str) -> StoreResult<u64> {
         Ok(self.raw::<i64>(column)?.cast_unsigned())
     }

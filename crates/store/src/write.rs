@@ -1,4 +1,4 @@
-//! The writes of the scheduler: one variant for each verb of the domain. Times are unix milliseconds, always passed in.
+//! The writes of the scheduler. Times are Unix milliseconds.
 
 use std::collections::BTreeSet;
 
@@ -11,68 +11,67 @@ use serde_json::Value;
 
 use crate::ShareRow;
 
-/// One durable consequence of a decision. A batch of them is one transaction ([`crate::Store::commit`]).
+/// A durable consequence of a decision. A batch of them is one transaction ([`crate::Store::commit`]).
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// A new job, queued, with its steps. Its id must be above [`crate::Store::last_job`], and its bundle must be
-    /// there ([`crate::StoreError::NoBundle`]).
+    /// Inserts a queued job with its steps. Its id must be above [`crate::Store::last_job`], and its bundle must exist
+    /// ([`crate::StoreError::NoBundle`]).
     InsertJob {
         job: JobId,
         spec: Box<JobSpec>,
         steps: Vec<NewStep>,
         at_ms: i64,
     },
-    /// Sets the state (pause included) and its reason, or none. The first `Running` sets the start, an end sets the end;
-    /// leading back from an end (retry, render again, extend) clears it.
+    /// Sets the state of a job and its reason. The first `Running` sets the start of the job, a final state sets the end, and
+    /// any other state clears the end.
     SetJobState {
         job: JobId,
         state: JobState,
         at_ms: i64,
         reason: Option<Failure>,
     },
-    /// What was passed over and must stay visible on the job. The same text is kept once.
+    /// Adds a message that stays visible on the job. The same text is stored once.
     AddNotice {
         job: JobId,
         text: String,
         attempt: Option<AttemptId>,
         at_ms: i64,
     },
-    /// Frames added to a step: the whole new spec, and how many tasks the step has now.
+    /// Adds frames to a step: the new spec, and the new number of tasks of the step.
     ExtendStep {
         job: JobId,
         step: StepIndex,
         spec: Box<JobSpec>,
         count: u32,
     },
-    /// One step more.
     AddStep {
         job: JobId,
         step: NewStep,
     },
-    /// The job stands otherwise among the others: its whole new spec, of which nothing else has changed.
+    /// Replaces the spec of a job, of which only the scheduling options and requirements may differ.
     SetJobSpec {
         job: JobId,
         spec: Box<JobSpec>,
     },
-    /// With all its tasks, attempts and outputs, whose rows [`crate::Store::sweep`] removes. Events stay; its bundle goes
-    /// with the next [`crate::Store::expire`] that finds it neither needed nor promised.
+    /// Deletes a job. [`crate::Store::sweep`] removes the rows of its tasks, attempts and outputs, and
+    /// [`crate::Store::expire`] its bundle, if no other job needs it. Events stay.
     DeleteJob {
         job: JobId,
     },
-    /// Put away since this time, or taken back out.
+    /// Archives a job at this time, or ends that.
     SetJobArchived {
         job: JobId,
         at_ms: Option<i64>,
     },
-    /// The person has the outputs up to this sequence. One below what is known, or above what the job has, says
-    /// no more than that.
+    /// Records that the outputs up to this sequence were fetched. Never lowers the sequence, or raises it above that of the
+    /// last output.
     MarkFetched {
         job: JobId,
         sequence: u64,
         at_ms: i64,
     },
 
-    /// An attempt is dispatched to a slot of a worker, or streams there on no slot.
+    /// Opens an attempt that is dispatched to a slot, or that streams without one.
     OpenAttempt {
         attempt: AttemptId,
         task: TaskId,
@@ -81,60 +80,61 @@ pub enum Write {
         slot: Option<SlotIndex>,
         at_ms: i64,
     },
-    /// A streaming attempt is dispatched to this slot of its worker.
+    /// Dispatches a streaming attempt to a slot of its worker.
     PlaceAttempt {
         attempt: AttemptId,
         slot: SlotIndex,
     },
-    /// The slot has begun it.
+    /// Records that the slot began the attempt.
     StartAttempt {
         attempt: AttemptId,
         at_ms: i64,
     },
-    /// Ends an attempt that is not its task's result (that is [`Write::CommitTask`]); may come twice. The task
-    /// remembers a `Failed` or `Expired` one until it is reopened; one that was opened before that never counts.
+    /// Ends an attempt other than by [`Write::CommitTask`]; may come twice. A `Failed` or `Expired` one is in the failure
+    /// history of its task until that is reopened, unless it was opened before the last time.
     CloseAttempt {
         attempt: AttemptId,
         state: AttemptState,
         at_ms: i64,
         failure: Option<Failure>,
-        /// Seconds that the slot spent on it, where they are known.
+        /// Seconds that the slot spent on it, if known.
         seconds: Option<f64>,
     },
-    /// A failed or lapsed attempt counts against its task no more: its worker was to blame.
+    /// Removes a failed or expired attempt from the failure history of its task: the origin was the worker.
     ExcuseAttempt {
         attempt: AttemptId,
     },
-    /// A failed attempt ran out of memory: as long as it counts, its task needs a machine of at least so many bytes.
+    /// Records that a failed attempt ran out of memory: while it is in the failure history, its task needs a machine of at
+    /// least `bytes`.
     OutgrewMemory {
         attempt: AttemptId,
         bytes: u64,
     },
-    /// A lapsed attempt goes on, `Assigned` or `Running` again, and its lapse is forgotten.
+    /// Makes an expired attempt `Assigned` or `Running` again.
     ResumeAttempt {
         attempt: AttemptId,
         state: AttemptState,
     },
 
-    /// The task's generation is done: what it made, and its attempt committed.
+    /// Records the result of a task, and commits its attempt.
     CommitTask {
         task: TaskId,
         generation: Generation,
         attempt: AttemptId,
         product: TaskProduct,
-        /// Seconds that Blender took for it.
+        /// Seconds of Blender.
         seconds: f64,
-        /// Bytes that Blender used at most.
+        /// Peak memory of Blender, in bytes.
         peak_memory: Option<u64>,
         at_ms: i64,
     },
-    /// The task has failed for good: its attempts are used up, or its failure stopped the job.
+    /// Fails a task: its attempts are used up, or its failure stopped the job.
     FailTask {
         task: TaskId,
         generation: Generation,
         reason: Failure,
     },
-    /// Tasks `first..=last` wait again, in this generation, with a clean record: retried or rendered again.
+    /// Reopens the tasks `first..=last` in this generation, with an empty failure history.
     ReopenTasks {
         job: JobId,
         step: StepIndex,
@@ -142,20 +142,20 @@ pub enum Write {
         last: TaskIndex,
         generation: Generation,
     },
-    /// When the last task of the step ended; `None` once one waits again.
+    /// Sets the time at which the last task of the step ended, or clears it.
     SetStepEnd {
         job: JobId,
         step: StepIndex,
         ended_ms: Option<i64>,
     },
-    /// From now on exactly these tasks of the step are cancelled; spans with both ends included.
+    /// Replaces the cancelled tasks of the step; spans include both ends.
     SetCancelledTasks {
         job: JobId,
         step: StepIndex,
         spans: Vec<(TaskIndex, TaskIndex)>,
     },
 
-    /// First contact, or a change of what the worker says of itself. The wish of a known worker is kept.
+    /// Inserts a worker, or updates its name and info.
     UpsertWorker {
         worker: WorkerId,
         name: String,
@@ -166,43 +166,39 @@ pub enum Write {
         worker: WorkerId,
         desired: DesiredState,
     },
-    /// `None`: it is in quarantine no longer.
     SetQuarantine {
         worker: WorkerId,
         quarantine: Option<Quarantine>,
     },
-    /// The pools that it is in from now on.
     SetWorkerPools {
         worker: WorkerId,
         pools: BTreeSet<ShortName>,
     },
-    /// It was heard of at this time.
+    /// Records the time of a message from the worker.
     TouchWorker {
         worker: WorkerId,
         at_ms: i64,
     },
-    /// Its attempts stay, and its name for them.
+    /// Removes a worker. Its attempts stay, and its name for them.
     DeleteWorker {
         worker: WorkerId,
     },
 
-    /// How a user or a project shares the farm from now on.
     SetShare(ShareRow),
-    /// How many there are of something; `None` where it is a limit no more.
+    /// Sets the total of a limit; `None` removes the limit.
     SetLimit {
         name: String,
         total: Option<u32>,
     },
 
-    /// Known to this owner and project already: it waits for a job anew.
+    /// Inserts a bundle. One that the owner and project have already waits for a job from now on.
     InsertBundle {
         bundle: NewBundle,
         at_ms: i64,
     },
 
-    /// The next event of the farm's one numbered sequence.
     Event(NewEvent),
-    /// Forgets events up to and with this number; numbers are never used again.
+    /// Removes the events up to and with this number; numbers are never reused.
     TrimEvents {
         up_to: kiln_types::EventNumber,
     },
@@ -228,7 +224,7 @@ pub enum TaskProduct {
         frame: i32,
         files: OutputSet,
     },
-    /// A bundle, recorded with it and named by its step.
+    /// A bundle, which is inserted and becomes that of the step.
     Bundle(NewBundle),
     Files(NewProduct),
 }
@@ -237,12 +233,12 @@ pub enum TaskProduct {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProduct {
     pub kind: FileKind,
-    /// The position of their frame among those of the job, if their step is about frames.
+    /// The position of their frame in the job, if their step is about frames.
     pub position: Option<u32>,
     pub files: Vec<BundleFile>,
 }
 
-/// The kinds of such files.
+/// The kinds of files that are not the artist's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// Used by later steps.

@@ -406,6 +406,7 @@ mod tests {
     #[test]
     fn public_types_are_read() {
         let text = "pub struct A<T>(T);\n    pub(crate) enum B {\npub fn c() {}\nstruct D;\npub(in a::b) type E = u8;\n\
+                    pub struct $name;\n\
                     #[cfg(test)]\nmod tests {\npub struct F;\n}";
         assert_eq!(public_types(text).collect::<Vec<_>>(), [("A", 1), ("B", 2), ("E", 5)]);
     }

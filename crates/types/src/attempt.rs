@@ -1,4 +1,4 @@
-//! The attempts of a worker, as the scheduler and the worker tell each other of them.
+//! The attempts of a worker in the messages between it and the scheduler.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub struct HeldAttempt {
     pub phase: HeldPhase,
 }
 
-/// The stage that such an attempt has reached, and the slot that has it.
+/// The stage of such an attempt, and its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "phase")]
 pub enum HeldPhase {
@@ -24,11 +24,11 @@ pub enum HeldPhase {
     Running {
         slot: SlotIndex,
     },
-    /// Gone from the slot; the report follows.
+    /// The attempt has left the slot; its report follows.
     Finished {
         slot: SlotIndex,
     },
-    /// Without a slot: it streams, or its report follows.
+    /// The attempt streams and has no slot, or its report follows.
     Streaming,
 }
 
@@ -42,8 +42,8 @@ impl HeldPhase {
 }
 
 /// The reason for which an attempt is revoked. The worker answers each with a report that closes the attempt, normally
-/// that it is returned, also where it does not know the attempt: until then the slot gets no new work. A report that
-/// was already on its way counts.
+/// that it is returned, even if it does not know the attempt: until then the slot gets no new work. A report that
+/// was already sent counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RevokeReason {
@@ -56,7 +56,7 @@ pub enum RevokeReason {
     Stale,
     /// Stop: the attempt takes too long or hangs, and counts as failed already.
     TimedOut,
-    /// Stop: the attempt streams, and its memory or its worker is needed otherwise. Counts against nothing.
+    /// Stop: the attempt streams, and its memory or its worker is needed for other work. Not a failure.
     Displaced,
 }
 
@@ -64,12 +64,12 @@ pub enum RevokeReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportOutcome {
-    /// The files are the task's.
+    /// The files became those of the task.
     Committed,
     /// The task has its files already (perhaps from this very attempt, reported twice), is rendered again, or is
     /// gone: drop the files.
     Superseded,
-    /// A failure or a return was recorded.
+    /// A failure or a returned attempt was recorded.
     Recorded,
     /// No such attempt was dispatched to this worker. Nothing changed.
     Unknown,

@@ -1,4 +1,4 @@
-//! Measured and estimated times as people read them. Durations that people set are [`crate::TimeSpan`].
+//! Texts for measured and estimated times. Durations that people set are [`crate::TimeSpan`].
 
 /// Returns a time to the second: `0:07`, `12:30`, `3:05:00`.
 pub fn clock(seconds: f64) -> String {
@@ -23,7 +23,7 @@ pub fn rough(seconds: f64) -> String {
     format!("{} {}", unit.number(seconds), unit.name)
 }
 
-/// Returns the same of a time that is not known exactly: `4–9 min`; `5 min` where both ends are the same.
+/// Returns a range of times in the same form: `4–9 min`; `5 min` if both ends are the same.
 pub fn rough_range(soonest_s: f64, latest_s: f64) -> String {
     let unit = Unit::of(latest_s);
     let (low, high) = (unit.number(soonest_s), unit.number(latest_s));
@@ -33,7 +33,7 @@ pub fn rough_range(soonest_s: f64, latest_s: f64) -> String {
 /// Returns a time in the largest unit that is full at least once: `1 day`, `3 hours`, `0 seconds`.
 pub fn in_words(seconds: f64) -> String {
     let units = [("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)];
-    // Saturates, and what is no number is 0.
+    // Saturates; NaN becomes 0.
     let whole = seconds as u64;
     let (unit, size) = units.into_iter().find(|(_, size)| whole >= *size).unwrap_or(("second", 1));
     let count = whole / size;

@@ -8,10 +8,10 @@ use crate::pattern::{digits_to, one_to};
 pub const MIN_FRAME: i32 = -1_048_574;
 /// The highest frame of Blender (`MAXFRAME` in its source).
 pub const MAX_FRAME: i32 = 1_048_574;
-/// The most tasks one step may hold: every frame that Blender can stand on.
+/// The most tasks of one step: one for every frame number of Blender.
 pub const MAX_TASKS: u32 = MAX_FRAME.abs_diff(MIN_FRAME) + 1;
 
-/// Frames `first`, `first ± step`, ... up to `last`, both ends met; descending where `last < first`.
+/// The frames `first`, `first ± step`, ... up to and with `last`; descending if `last < first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameSpan {
     first: i32,
@@ -21,7 +21,7 @@ pub struct FrameSpan {
 }
 
 impl FrameSpan {
-    /// The last frame is moved back to one that the steps meet. `step` below 1 counts as 1.
+    /// Moves the last frame back to one that the steps meet. A step below 1 counts as 1.
     fn new(first: i32, last: i32, step: i32) -> Self {
         let step = step.max(1);
         let whole = (last - first) / step * step;
@@ -43,8 +43,7 @@ impl FrameSpan {
     }
 }
 
-/// Frames in the order they were asked for, each once; never empty. Kept as spans: a million frames cost
-/// a few bytes.
+/// Frames in the order of the request, each once; never empty. Stored as spans: a million frames take a few bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameSet {
     spans: Vec<FrameSpan>,
@@ -52,7 +51,7 @@ pub struct FrameSet {
 }
 crate::ids::text_id!(FrameSet, pattern(), "1-250");
 
-/// The pattern of what [`FrameSet::from_str`] takes.
+/// The pattern of the texts that [`FrameSet::from_str`] takes.
 fn pattern() -> String {
     let most = u64::from(MAX_FRAME.unsigned_abs());
     let (frame, step) = (format!("-?{}", digits_to(most)), format!("0*{}", one_to(most)));
@@ -77,11 +76,9 @@ pub enum FrameSetError {
 }
 
 impl FrameSet {
-    /// Each frame can be asked for several times (`1-10,5`); a list of repeats is still bounded work.
+    /// Frames that a text may name, repeated ones (`1-10,5`) included; bounds the work of reading it.
     const MOST_NAMED: u64 = 32 * MAX_TASKS as u64;
 
-    /// # Errors
-    /// Where a frame is outside Blender's limits.
     pub fn range(first: i32, last: i32, step: u32) -> Result<Self, FrameSetError> {
         for frame in [first, last] {
             in_bounds(i64::from(frame))?;
@@ -90,10 +87,7 @@ impl FrameSet {
         Self::from_spans(vec![FrameSpan::new(first, last, step)])
     }
 
-    /// From frames in any order; later duplicates are dropped.
-    ///
-    /// # Errors
-    /// Where there are none, too many, or some outside Blender's limits.
+    /// Makes a set of frames in any order; drops later duplicates.
     pub fn from_frames(frames: impl IntoIterator<Item = i32>) -> Result<Self, FrameSetError> {
         let mut seen = Seen::default();
         let mut kept = Vec::new();
@@ -110,7 +104,7 @@ impl FrameSet {
         Self::of_unique(spans)
     }
 
-    /// Drops what an earlier span already holds.
+    /// Drops frames of an earlier span.
     fn from_spans(spans: Vec<FrameSpan>) -> Result<Self, FrameSetError> {
         let total: u64 = spans.iter().map(|span| u64::from(span.count())).sum();
         if total > Self::MOST_NAMED {
@@ -172,10 +166,7 @@ impl FrameSet {
         self.spans.iter().flat_map(|span| (0..span.count()).map(move |index| span.get(index)))
     }
 
-    /// These frames, then those of `more` that are not among them: positions stay what they were.
-    ///
-    /// # Errors
-    /// Where both together are too many.
+    /// Returns these frames, followed by those of `more` that are not among them. Positions stay the same.
     pub fn extended(&self, more: &Self) -> Result<Self, FrameSetError> {
         let fresh: Vec<i32> = more.iter().filter(|frame| self.index_of(*frame).is_none()).collect();
         let mut spans = self.spans.clone();
@@ -184,7 +175,7 @@ impl FrameSet {
     }
 }
 
-/// The frames that have been met: one bit each.
+/// The frames that were seen: one bit each.
 struct Seen(Vec<u64>);
 
 impl Default for Seen {
@@ -204,7 +195,7 @@ impl Seen {
     }
 }
 
-/// The fewest spans a greedy walk finds.
+/// Joins frames into spans, greedily.
 fn compress(frames: &[i32]) -> Vec<FrameSpan> {
     let mut spans = Vec::new();
     let mut rest = frames;
@@ -215,7 +206,7 @@ fn compress(frames: &[i32]) -> Vec<FrameSpan> {
         };
         let distance = next - first;
         let run = rest.windows(2).take_while(|pair| pair[1] - pair[0] == distance).count();
-        // Two frames far apart are no range: they would print as 3-10x7.
+        // Two frames far apart are not a range: they would print as 3-10x7.
         let run = if run == 1 && distance.abs() != 1 { 0 } else { run };
         spans.push(FrameSpan::new(*first, rest[run], distance.abs()));
         rest = &rest[run + 1..];
@@ -275,7 +266,7 @@ fn parse_span(item: &str) -> Result<FrameSpan, FrameSetError> {
     Ok(FrameSpan::new(first, last, step))
 }
 
-/// `None` where the text is no number at all.
+/// Returns `None` if the text is not a number.
 fn parse_frame(text: &str) -> Option<Result<i32, FrameSetError>> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,7 +1,7 @@
-//! Encodings that outlive this version of Kiln: what finished frames in output folders are known by (decision 019).
+//! Encodings that never change, because they identify finished frames in output folders (decision 019).
 //!
-//! Every word is written out here, so that a name that changes elsewhere changes nothing on anybody's disk. What is added
-//! later is written only where it is not the default: then all that was encoded before stays as it was.
+//! Every text is written out here, so that names elsewhere can change. A new field is written only if it is not the
+//! default, so that earlier encodings stay the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,13 +99,13 @@ pub(crate) fn session_key(session: &SessionSpec) -> SessionKey {
     SessionKey(BlobHash::of(&serde_json::to_vec(&text).unwrap_or_default()))
 }
 
-/// The choices that change a picture and are not in the .blend: names and texts, of
-/// what is not left as it is by default. The device is not among them.
+/// The choices that change a picture and are not in the .blend, as names and texts. Defaults are left out, and so is the
+/// device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Choices(BTreeMap<String, String>);
 
-/// Choices that the file has made where nobody else does.
+/// Choices whose default is the setting of the file.
 const OF_THE_FILE: [&str; 9] =
     ["Blender", "camera", "depth", "engine", "format", "resolution", "samples", "scene", "view layer"];
 
@@ -113,7 +113,7 @@ const OF_THE_FILE: [&str; 9] =
 const SET: &str = "set ";
 
 impl Choices {
-    /// Those of a session, of a file of this series.
+    /// Returns the choices of a session, for a file of this series.
     pub fn of(session: &SessionSpec, written_by: BlenderSeries) -> Self {
         let RenderSettings {
             scene,
@@ -124,7 +124,7 @@ impl Choices {
             resolution,
             format,
             depth,
-            // The picture is the same by however many.
+            // The picture does not depend on the number of threads.
             threads: _,
             properties,
         } = &session.settings;
@@ -153,7 +153,7 @@ impl Choices {
             ),
             (
                 "simulations",
-                // Whether a bake that is there was asked for or comes by itself shows in no picture.
+                // The other two policies make the same picture.
                 (policy.simulations == Simulations::AsTheyAre)
                     .then(|| simulations(policy.simulations).to_owned()),
             ),

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, str::FromStr};
 
-/// BLAKE3, 256 bit. Prints as 64 lower-case hex digits.
+/// A BLAKE3 hash of 256 bits. Prints as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobHash([u8; 32]);
 crate::ids::text_id!(
@@ -23,22 +23,22 @@ impl BlobHash {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-    /// Hashes bytes that are in memory; what streams goes through a [`BlobHasher`].
+    /// Hashes bytes in memory; [`BlobHasher`] hashes streams.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 }
 
-/// Hashes a stream, however small the pieces are in which it comes.
+/// Hashes a stream that comes in pieces of any size.
 ///
 /// BLAKE3 hashes many blocks of 1 KiB at once, but only those of a subtree that begins where its length divides the
 /// place in the stream. Pieces of odd lengths leave it few: they are gathered into runs first, which is four times as
 /// fast for pieces of 15,000 bytes, and as fast for large ones.
 #[derive(Debug, Clone, Default)]
 pub struct BlobHasher {
-    /// Has hashed whole runs.
+    /// The state after all whole runs.
     runs: blake3::Hasher,
-    /// The bytes behind them: less than a run.
+    /// The bytes behind the last whole run.
     rest: Vec<u8>,
 }
 
@@ -65,7 +65,7 @@ impl BlobHasher {
         self.rest.extend_from_slice(rest);
     }
 
-    /// Bytes so far.
+    /// The number of bytes so far.
     pub fn count(&self) -> u64 {
         self.runs.count() + self.rest.len() as u64
     }

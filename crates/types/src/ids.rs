@@ -1,4 +1,4 @@
-//! Typed ids. Each prints and parses as short text, and serialises as that text.
+//! Typed ids. Numbers serialise as numbers, all others as the text that they print and parse.
 
 use std::{fmt, num::NonZeroU64, str::FromStr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BadName, Name, pattern::digits_to};
 
-/// A text that is not the id it was given as.
+/// A text that is not an id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("“{text}” is not a {what}")]
 pub struct BadId {
@@ -20,8 +20,8 @@ impl BadId {
     }
 }
 
-/// Reads digits and nothing else: the parsers of Rust take a sign, too.
-fn digits<T: FromStr>(text: &str) -> Option<T> {
+/// Reads digits alone: the parsers of Rust take a sign, too.
+fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
@@ -42,34 +42,34 @@ macro_rules! number_id {
         impl FromStr for $name {
             type Err = BadId;
             fn from_str(s: &str) -> Result<Self, BadId> {
-                digits(s).map(Self).ok_or_else(|| BadId::new($what, s))
+                parse_digits(s).map(Self).ok_or_else(|| BadId::new($what, s))
             }
         }
     };
 }
 
 number_id!(
-    /// One submission; numbered by the server from 1.
+    /// The number of a job, from 1.
     JobId(u64), "job id (a number, as `kiln jobs` prints it)"
 );
 number_id!(
-    /// A stage of a job.
+    /// The position of a step in its job, from 0.
     StepIndex(u16), "step"
 );
 number_id!(
-    /// A task inside its step: the position in the step's parameter space, not the frame number.
+    /// The position of a task in its step, from 0; not its frame number.
     TaskIndex(u32), "task"
 );
 number_id!(
-    /// The number of a task's rendering: rendering it again raises it, from 0.
+    /// The generation of a task, from 0; doing the task again raises it.
     Generation(u32), "generation"
 );
 number_id!(
-    /// An epoch of the scheduler: raised at every start of a server, so that ids of two epochs never meet.
+    /// An epoch of the scheduler; every start of a server raises it, so that the ids of two epochs differ.
     Epoch(u32), "epoch"
 );
 number_id!(
-    /// A slot of one worker, from 0.
+    /// The number of a slot of a worker, from 0.
     SlotIndex(u16), "slot"
 );
 number_id!(
@@ -77,7 +77,7 @@ number_id!(
     EventNumber(u64), "event number"
 );
 
-/// Serialises as it prints, and back as it parses.
+/// Serialises a type as the text that it prints and parses.
 macro_rules! text_serde {
     ($name:ident) => {
         impl ::serde::Serialize for $name {
@@ -113,7 +113,7 @@ macro_rules! text_id {
 }
 pub(crate) use text_id;
 
-/// One task of one step of one job; prints as `job.step.index`.
+/// The id of a task; prints as `job.step.index`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
     pub job: JobId,
@@ -148,8 +148,8 @@ impl FromStr for TaskId {
     }
 }
 
-/// One run of one task on one slot. Only grows, over all epochs of the scheduler, so a higher id is a later
-/// attempt: this is what fences the late report of an earlier one. Prints as `epoch-counter`.
+/// The id of an attempt; prints as `epoch-counter`. A later attempt has a higher id, over all epochs of the scheduler, so
+/// that the late report of an earlier attempt is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId {
     pub epoch: Epoch,
@@ -168,7 +168,7 @@ impl FromStr for AttemptId {
     fn from_str(s: &str) -> Result<Self, BadId> {
         let bad = || BadId::new("attempt id (epoch-counter)", s);
         let (epoch, counter) = s.split_once('-').ok_or_else(bad)?;
-        Ok(Self { epoch: epoch.parse()?, counter: digits(counter).ok_or_else(bad)? })
+        Ok(Self { epoch: epoch.parse()?, counter: parse_digits(counter).ok_or_else(bad)? })
     }
 }
 
@@ -180,14 +180,14 @@ macro_rules! hex_id {
         text_id!($name, "(?!0{16})[0-9a-f]{16}", "00000000000000aa");
 
         impl $name {
-            /// The least there is: where a range of them begins.
+            /// The lowest id.
             pub const MIN: Self = Self(NonZeroU64::MIN);
 
             pub const fn new(bits: NonZeroU64) -> Self {
                 Self(bits)
             }
 
-            /// `None` for zero, which is nobody's: mapped to another it would be somebody else's.
+            /// `None` for zero, which is no id.
             pub fn from_bits(bits: u64) -> Option<Self> {
                 NonZeroU64::new(bits).map(Self)
             }
@@ -219,15 +219,15 @@ macro_rules! hex_id {
 }
 
 hex_id!(
-    /// A worker, for life: drawn at its first start and kept in its data folder. Sixteen hex digits.
+    /// The permanent id of a worker: drawn at its first start and kept in its data folder. Sixteen hex digits.
     WorkerId, "worker id (16 hex digits)"
 );
 hex_id!(
-    /// A resumable upload in progress. Sixteen hex digits.
+    /// The id of a resumable upload in progress. Sixteen hex digits.
     UploadId, "upload id (16 hex digits)"
 );
 
-/// A bundle: the hash of its manifest.
+/// The id of a bundle: the hash of its manifest.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
 )]
@@ -276,7 +276,7 @@ macro_rules! name_id {
 }
 
 name_id!(
-    /// The user whose job or bundle it is.
+    /// The user who owns a job or a bundle.
     Owner, "farm"
 );
 name_id!(

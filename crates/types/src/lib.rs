@@ -1,7 +1,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-//! The vocabulary of Kiln: what the core and the wire both speak.
+//! The types that the core and the wire share: ids, frame sets, versions, output sets, job specs.
 //!
-//! Nothing here does I/O, and nothing here knows of HTTP, SQLite or Blender's Python.
+//! They do no I/O, and know nothing of HTTP, SQLite or Blender's Python.
 
 mod attempt;
 pub mod duration;

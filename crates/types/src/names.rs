@@ -1,4 +1,4 @@
-//! Names that people choose: the one place that says which texts they can be.
+//! Names that people choose, and the rules for them.
 
 use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
 
@@ -32,8 +32,8 @@ enum NameRule {
     Separator,
 }
 
-/// Returns the name without the white space at its ends.
-fn checked(text: &str, most: usize, is_separator: fn(char) -> bool) -> Result<String, BadName> {
+/// Returns the name without the white space at its ends, if it keeps the rules.
+fn validate(text: &str, most: usize, is_separator: fn(char) -> bool) -> Result<String, BadName> {
     let rule = if text.chars().count() > most {
         NameRule::Length(most)
     } else if text.contains(char::is_control) {
@@ -66,7 +66,7 @@ macro_rules! name {
         text_serde!($name);
 
         impl $name {
-            /// Characters that it has at most.
+            /// The most characters of a name.
             pub const MAX: usize = $most;
 
             pub fn as_str(&self) -> &str {
@@ -78,7 +78,7 @@ macro_rules! name {
             type Err = BadName;
 
             fn from_str(text: &str) -> Result<Self, BadName> {
-                checked(text, Self::MAX, $is_separator).map(Self)
+                validate(text, Self::MAX, $is_separator).map(Self)
             }
         }
 
@@ -137,13 +137,13 @@ name!(
 );
 
 impl Name {
-    /// The name in the program's own text, which is not checked.
+    /// Makes a name of a literal; only debug builds check it.
     pub fn from_static(text: &'static str) -> Self {
         debug_assert!(text.parse::<Self>().is_ok(), "{text}");
         Self(text.to_owned())
     }
 
-    /// Returns the nearest name of any text, such as the name of a file or of a machine; none of a blank text.
+    /// Returns the nearest name for any text, such as the name of a file or a machine; `None` for a blank text.
     pub fn nearest(text: &str) -> Option<Self> {
         let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let short: String = plain.trim_start().chars().take(Self::MAX).collect();
@@ -151,14 +151,13 @@ impl Name {
     }
 }
 
-/// The name of something inside a .blend in the OpenAPI document.
+/// The schema of the name of something inside a .blend.
 pub struct BlenderName;
 
 impl BlenderName {
     /// Bytes. Blender cuts names of data at 63 bytes (MAX_ID_NAME), and those of views at more.
     pub const MAX: usize = 255;
 
-    /// Returns whether the text can be such a name.
     pub fn is_valid(text: &str) -> bool {
         !text.is_empty() && text.len() <= Self::MAX && !text.chars().any(char::is_control)
     }
@@ -203,7 +202,7 @@ mod tests {
             assert!(text.parse::<Name>().is_ok(), "{text}");
             assert!(text.parse::<ShortName>().unwrap_err().to_string().contains("commas"), "{text}");
         }
-        assert_eq!(" film & more\u{a0}".parse::<Name>().unwrap().as_str(), "film & more");
+        assert_eq!(" shot & more\u{a0}".parse::<Name>().unwrap().as_str(), "shot & more");
         assert_eq!(serde_json::from_str::<ShortName>("\" big gpu \"").unwrap().as_str(), "big gpu");
     }
 

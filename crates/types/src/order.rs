@@ -15,7 +15,7 @@ pub enum Order {
     Reverse,
     /// The first, the last, the middle, then the middle of each gap, so that a mistake anywhere shows early.
     Coarse,
-    /// Every Nth from the first, then those between as they come: a rough video early, and the rest in one pass.
+    /// Every Nth from the first, then the others in sequence: a rough video early, and the rest in one pass.
     Every(NonZeroU32),
 }
 crate::ids::text_serde!(Order);
@@ -31,7 +31,7 @@ impl fmt::Display for Order {
     }
 }
 
-/// A text that names no order.
+/// A text that is not an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("“{0}” is no order; write sequential, reverse, coarse or every-N, such as every-10")]
 pub struct BadOrder(String);

@@ -11,7 +11,7 @@ use crate::{BlobHash, BundleFile, FileFormat, PixelReport, RelPath};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputRole {
-    /// The picture itself; one a view where the views are written apart.
+    /// The picture itself; one for each view if the views are separate files.
     Main { view: Option<String> },
     /// A slot of a File Output node in the compositor.
     FileOutput { node: String, slot: String, view: Option<String> },
@@ -20,7 +20,7 @@ pub enum OutputRole {
 /// A file of an output set, checked and stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct OutputFile {
-    /// Below the output folder, by Blender's own rules.
+    /// The path below the output folder, by Blender's own rules.
     pub path: RelPath,
     pub role: OutputRole,
     pub hash: BlobHash,
@@ -36,10 +36,10 @@ pub struct OutputFile {
     pub pixels: PixelReport,
 }
 
-/// A file that a task made, whatever its kind. Stored at the server before it is reported.
+/// A file of any kind that a task made. Stored at the server before it is reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskFile {
-    /// Below the output folder, by Blender's own rules; or its place in the bundle that it belongs to.
+    /// The path below the output folder, by Blender's own rules; or the path in its bundle.
     pub path: RelPath,
     pub hash: BlobHash,
     /// Bytes.
@@ -81,13 +81,13 @@ impl From<TaskFile> for BundleFile {
     }
 }
 
-/// Every file one task delivered: not empty, no path twice. Checked when it is made, also from the wire.
+/// All files that a task delivered: at least one, and no path twice. Every way to make one checks that.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Vec<OutputFile>", into = "Vec<OutputFile>")]
 #[schema(value_type = Vec<OutputFile>)]
 pub struct OutputSet(Vec<OutputFile>);
 
-/// The reason why files are no output set.
+/// The reason why files are not an output set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputSetError {
     #[error("an output set holds at least one file")]
@@ -105,9 +105,7 @@ pub enum OutputSetError {
 impl OutputSet {
     pub const MAX_FILES: usize = 1024;
 
-    /// # Errors
-    /// Where the files cannot be one output set. Names that differ in letter case only count as the same,
-    /// because on some disks they are.
+    /// Checks the files. Names that differ only in letter case count as the same, because on some disks they are.
     pub fn new(files: Vec<OutputFile>) -> Result<Self, OutputSetError> {
         if files.is_empty() {
             return Err(OutputSetError::Empty);

@@ -1,4 +1,4 @@
-//! A path that cannot climb out of the folder it is joined to.
+//! A path that cannot leave the folder that it is joined to.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -16,7 +16,7 @@ crate::ids::text_serde!(RelPath);
 impl utoipa::PartialSchema for RelPath {
     fn schema() -> RefOr<Schema> {
         let class = |but: &str| format!("[^{but}/\\\\{CONTROL}]");
-        // A pattern counts characters: what is not ASCII may reach the limit in bytes before it reaches these.
+        // A pattern counts characters: text that is not ASCII may reach the limit in bytes before these.
         let more = |least: usize, most: usize| format!("{}{{{least},{most}}}", class(""));
         let most = Self::MAX_PART;
         // A part of dots alone is one of three or more.
@@ -54,13 +54,11 @@ fn shown(text: &str) -> String {
 }
 
 impl RelPath {
-    /// Bytes that a path has at most.
+    /// The most bytes of a path.
     const MAX: usize = 1024;
-    /// Bytes that a part has at most.
+    /// The most bytes of a part.
     const MAX_PART: usize = 255;
 
-    /// # Errors
-    /// Where the text could name something outside the folder it is joined to, or cannot be a file's name.
     pub fn new(text: &str) -> Result<Self, BadPath> {
         let bad = |why| Err(BadPath { text: text.to_owned(), why });
         if text.is_empty() {
@@ -96,12 +94,11 @@ impl RelPath {
         &self.0
     }
 
-    /// The last part.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
 
-    /// All parts before the last, if there are any.
+    /// All parts before the last, if any.
     pub fn parent(&self) -> Option<Self> {
         self.0.rsplit_once('/').map(|(parent, _)| Self(parent.to_owned()))
     }

@@ -1,15 +1,15 @@
-//! Paths in JSON, which holds Unicode only: a path of this machine may be something else, and serde then fails.
+//! Paths in JSON. JSON holds Unicode only, and serde fails on a path that is not Unicode.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// For people and programs to read: what is no Unicode is replaced. For `serialize_with`.
+/// Serialises a path for people and programs; replaces bytes that are not Unicode. For `serialize_with`.
 pub fn shown<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&path.display())
 }
 
-/// The same of a path that may not be there.
+/// The same for an optional path.
 pub fn shown_if_any<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
     match path {
         Some(path) => shown(path, to),
@@ -17,8 +17,8 @@ pub fn shown_if_any<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::O
     }
 }
 
-/// Returns a path or name as a text that JSON holds, a different one for each: a byte that is no Unicode is written as
-/// NUL, which no path holds, and two hexadecimal digits. Kiln's host reads it (`unspelled` of
+/// Returns a path or name as a text for JSON, a different one for each: a byte that is not Unicode is written as NUL,
+/// which no path contains, and two hexadecimal digits. Kiln's host reads it (`unspelled` of
 /// `blender/kiln_host/channel.py`).
 pub fn spelled(path: &[u8]) -> String {
     let mut text = String::with_capacity(path.len());
@@ -31,7 +31,7 @@ pub fn spelled(path: &[u8]) -> String {
     text
 }
 
-/// Returns the bytes that [`spelled`] has written; `None` where it has not.
+/// Returns the bytes of a text that [`spelled`] wrote; `None` for another text.
 pub fn unspelled(text: &str) -> Option<Vec<u8>> {
     let mut parts = text.split('\0');
     let mut bytes = parts.next()?.as_bytes().to_vec();
@@ -43,7 +43,7 @@ pub fn unspelled(text: &str) -> Option<Vec<u8>> {
     (spelled(&bytes) == text).then_some(bytes)
 }
 
-/// For Kiln itself to read again, byte for byte: a text, or bytes where it is none. For `with`.
+/// Serialises a path that Kiln reads again byte for byte: a text, or bytes if it is not Unicode. For `with`.
 pub mod exact {
     use utoipa::openapi::RefOr;
     use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
@@ -94,7 +94,7 @@ pub mod exact {
     }
 }
 
-/// The same of a path that may not be there. For `with`.
+/// The same for an optional path. For `with`.
 pub mod exact_if_any {
     use super::*;
 
@@ -117,13 +117,13 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Kept {
+    struct Exact {
         #[serde(with = "exact")]
         path: PathBuf,
     }
 
     #[derive(Serialize)]
-    struct Told {
+    struct Shown {
         #[serde(serialize_with = "shown")]
         path: PathBuf,
         #[serde(serialize_with = "shown_if_any")]
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn every_path_is_spelled_in_one_way_of_its_own() {
         for (path, text) in [
-            (&b"/film/shot"[..], "/film/shot"),
+            (&b"/shots/shot"[..], "/shots/shot"),
             (b"/f\xe9\xe8lm", "/f\0e9\0e8lm"),
             (b"a\nb", "a\nb"),
             (b"caf\xc3\xa9", "caf\u{e9}"),
@@ -148,13 +148,13 @@ mod tests {
 
     #[test]
     fn a_path_that_is_no_unicode_comes_back_byte_for_byte_and_is_shown_as_far_as_it_can_be() {
-        let odd = PathBuf::from(OsStr::from_bytes(b"/film/f\xe9lm"));
-        for path in [PathBuf::from("/film/shot"), odd.clone()] {
-            let kept = Kept { path };
-            let text = serde_json::to_string(&kept).unwrap();
-            assert_eq!(serde_json::from_str::<Kept>(&text).unwrap(), kept, "{text}");
+        let odd = PathBuf::from(OsStr::from_bytes(b"/shots/f\xe9lm"));
+        for path in [PathBuf::from("/shots/shot"), odd.clone()] {
+            let exact = Exact { path };
+            let text = serde_json::to_string(&exact).unwrap();
+            assert_eq!(serde_json::from_str::<Exact>(&text).unwrap(), exact, "{text}");
         }
-        let told = serde_json::json!(Told { path: odd.clone(), other: Some(odd) });
-        assert_eq!(told, serde_json::json!({ "path": "/film/f\u{fffd}lm", "other": "/film/f\u{fffd}lm" }));
+        let lossy = serde_json::json!(Shown { path: odd.clone(), other: Some(odd) });
+        assert_eq!(lossy, serde_json::json!({ "path": "/shots/f\u{fffd}lm", "other": "/shots/f\u{fffd}lm" }));
     }
 }

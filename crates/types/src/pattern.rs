@@ -8,7 +8,7 @@ pub(crate) fn one_to(most: u64) -> String {
     if digits.len() > 1 {
         alternatives.push(format!("[1-9]{}", any_digits(0, digits.len() - 2)));
     }
-    // Numbers of as many digits that are smaller from one digit on, then the number itself.
+    // Numbers of the same length that are smaller from one digit on, then the number itself.
     for (at, digit) in digits.iter().enumerate() {
         let least = if at == 0 { b'1' } else { b'0' };
         let rest = digits.len() - 1 - at;
@@ -21,7 +21,7 @@ pub(crate) fn one_to(most: u64) -> String {
     format!("({})", alternatives.join("|"))
 }
 
-/// Returns a pattern for the numbers from 0 to `most` as parsers of Rust read digits: leading zeros count for nothing.
+/// Returns a pattern for the numbers from 0 to `most` as the parsers of Rust read digits: leading zeros are allowed.
 pub(crate) fn digits_to(most: u64) -> String {
     format!("0*(0|{})", one_to(most))
 }
@@ -40,9 +40,9 @@ fn char_range(first: u8, last: u8) -> String {
     if first == last { first.to_string() } else { format!("[{first}-{last}]") }
 }
 
-/// The characters of a class that are control characters.
+/// The control characters, for a class.
 pub(crate) const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
-/// The characters of a class that are white space and no control characters, as `str::trim` counts them.
+/// The white space of `str::trim` without control characters, for a class.
 pub(crate) const SPACE: &str = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ pub(crate) mod tests {
         RelPath, ShortName, TaskId, UploadId, WorkerId,
     };
 
-    /// The pattern that the document gives for a type.
+    /// The pattern of a type in the document.
     fn pattern<T: PartialSchema>() -> String {
         let json = serde_json::to_value(T::schema()).unwrap();
         json["pattern"].as_str().unwrap().to_owned()
@@ -71,7 +71,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn numbers_have_no_gap_and_no_more() {
+    fn numbers_have_no_gap_and_end_at_the_last() {
         assert_eq!(one_to(9), "([1-8]|9)");
         assert_eq!(one_to(64), "([1-9]|[1-5][0-9]|6[0-3]|64)");
         assert_eq!(one_to(1_048_574).matches('|').count(), 6);
@@ -91,7 +91,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What these patterns are made of: digits, classes of digits, and counts.
+    /// Matches the parts of these patterns: digits, classes of digits, and counts.
     fn matches(pattern: &str, text: &str) -> bool {
         let (class, rest) = match pattern.strip_prefix('[') {
             Some(inner) => inner.split_once(']').unwrap(),

@@ -21,7 +21,7 @@ text_enum!(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct PixelReport {
-    /// Set where the whole picture is black or transparent.
+    /// Present if the whole picture is black or transparent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blank: Option<Blank>,
     /// Pixels with a sample that is not a number, or is infinite.
@@ -34,7 +34,6 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl PixelReport {
-    /// Returns whether nothing is remarkable.
     pub fn is_clear(&self) -> bool {
         *self == Self::default()
     }
@@ -53,7 +52,7 @@ pub enum Suspicion {
     /// Pixels that are not numbers, in the file that has the most of them.
     NotFinite {
         pixels: u64,
-        /// The file, where it is not the picture itself.
+        /// The file, if it is not the picture itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<RelPath>,
     },
@@ -65,8 +64,8 @@ impl Suspicion {
         !matches!(self, Self::NotFinite { .. })
     }
 
-    /// Returns what is suspicious in these files of a frame. Only the picture itself counts as black: a mask or a data
-    /// pass of a File Output node may well be.
+    /// Returns the suspicions about these files of a frame. Only the picture itself counts as black: a mask or a data pass
+    /// of a File Output node may well be black.
     pub fn of<'a>(files: impl IntoIterator<Item = (&'a RelPath, &'a OutputRole, PixelReport)>) -> Vec<Self> {
         let (mut views, mut blank) = (0, Vec::new());
         let mut worst: Option<(u64, Option<&RelPath>)> = None;
@@ -91,7 +90,6 @@ impl Suspicion {
 }
 
 impl OutputSet {
-    /// Returns what is suspicious in the frame.
     pub fn suspicions(&self) -> Vec<Suspicion> {
         Suspicion::of(self.files().iter().map(|file| (&file.path, &file.role, file.pixels)))
     }
@@ -115,7 +113,7 @@ pub struct SuspiciousFrames {
     pub black: Option<FrameSet>,
     /// Frames whose picture is entirely transparent.
     pub transparent: Option<FrameSet>,
-    /// Frames of which a view is entirely black or transparent, and another is not.
+    /// Frames with a view that is entirely black or transparent, and another that is not.
     pub blank_view: Option<FrameSet>,
     /// Frames with pixels that are not numbers, or infinite.
     pub not_finite: Option<FrameSet>,
@@ -124,7 +122,7 @@ pub struct SuspiciousFrames {
 }
 
 impl SuspiciousFrames {
-    /// Sorts frames by what is suspicious in them.
+    /// Sorts frames by their suspicions.
     pub fn collect(frames: impl IntoIterator<Item = (i32, Vec<Suspicion>)>) -> Self {
         let (mut black, mut transparent, mut view, mut not_finite) = (vec![], vec![], vec![], vec![]);
         let mut most: Option<NotFinite> = None;
@@ -173,7 +171,7 @@ impl SuspiciousFrames {
     }
 }
 
-/// A set in the order of the frames; `None` where there is none.
+/// The set of these frames in their order; `None` for none.
 fn set(mut frames: Vec<i32>) -> Option<FrameSet> {
     frames.sort_unstable();
     FrameSet::from_frames(frames).ok()

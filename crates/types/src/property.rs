@@ -22,9 +22,9 @@ const NAME: &str = "[A-Za-z_][A-Za-z0-9_]{0,62}";
 text_id!(PropertyPath, format!(r"{NAME}(\.{NAME}){{0,7}}(\[(0|[1-9][0-9]?)\])?"), "cycles.max_bounces");
 
 impl PropertyPath {
-    /// Names that a path has at most.
+    /// The most names of a path.
     const MAX_NAMES: usize = 8;
-    /// Characters of each.
+    /// The most characters of each name.
     const MAX_NAME: usize = 63;
 
     /// The path without an index.
@@ -79,7 +79,7 @@ fn shortened(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
-/// A number that has a fraction, or is too large for [`PropertyItem::Whole`]: finite, and in Blender's precision.
+/// A number with a fraction, or too large for [`PropertyItem::Whole`]: finite, and in Blender's precision.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Fraction(f32);
@@ -93,7 +93,7 @@ impl std::hash::Hash for Fraction {
     }
 }
 
-/// A value that is no list.
+/// A single value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged, try_from = "RawItem")]
 pub enum PropertyItem {
@@ -154,7 +154,7 @@ impl TryFrom<RawValue> for PropertyValue {
 }
 
 impl PropertyItem {
-    /// Characters that a text has at most.
+    /// The most characters of a text.
     const MAX_TEXT: usize = 1024;
 
     fn number(number: f64) -> Result<Self, String> {
@@ -200,7 +200,7 @@ impl FromStr for PropertyItem {
 }
 
 impl PropertyValue {
-    /// Members that a list has at most.
+    /// The most members of a list.
     const MAX_MEMBERS: usize = 64;
 
     fn many(items: Vec<PropertyItem>) -> Result<Self, String> {
@@ -238,7 +238,7 @@ fn malformed(text: &str) -> String {
     )
 }
 
-/// The literal, which reads as the same value. Frozen: finished frames are known by it.
+/// Prints the literal, which reads as the same value. Frozen: it identifies finished frames.
 impl fmt::Display for PropertyItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -250,7 +250,7 @@ impl fmt::Display for PropertyItem {
     }
 }
 
-/// The literal, which reads as the same value. Frozen: finished frames are known by it.
+/// Prints the literal, which reads as the same value. Frozen: it identifies finished frames.
 impl fmt::Display for PropertyValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -289,7 +289,7 @@ impl FromStr for PropertySetting {
 pub struct Properties(BTreeMap<PropertyPath, PropertyValue>);
 
 impl Properties {
-    /// Properties that may be set at most.
+    /// The most properties of a job.
     pub const MAX: usize = 64;
 
     pub fn is_empty(&self) -> bool {
@@ -300,7 +300,7 @@ impl Properties {
         self.0.iter()
     }
 
-    /// The switch at a path, where it is given.
+    /// The switch at a path, if it is set.
     pub fn switch(&self, path: &str) -> Option<bool> {
         match self.item(path)? {
             PropertyItem::Switch(on) => Some(*on),
@@ -308,7 +308,7 @@ impl Properties {
         }
     }
 
-    /// The text at a path, where it is given.
+    /// The text at a path, if it is set.
     pub fn text(&self, path: &str) -> Option<&str> {
         match self.item(path)? {
             PropertyItem::Text(text) => Some(text),
@@ -339,7 +339,7 @@ impl Properties {
     }
 }
 
-/// Of two values of one property the later counts.
+/// The later of two values of one property counts.
 impl FromIterator<PropertySetting> for Properties {
     fn from_iter<T: IntoIterator<Item = PropertySetting>>(settings: T) -> Self {
         Self(settings.into_iter().map(|setting| (setting.path, setting.value)).collect())

@@ -1,4 +1,4 @@
-//! Settings of a render: they override those of the file and change no file.
+//! The settings of a render, which override those of the file.
 
 use std::{fmt, str::FromStr};
 
@@ -13,7 +13,7 @@ use utoipa::{
 
 use crate::{BlenderName, Properties};
 
-/// An enum whose variants each have one text, the same on screen, on the wire and in the store.
+/// An enum with one text for each variant, the same on screen, on the wire and in the store.
 macro_rules! text_enum {
     ($(#[doc = $doc:literal])* $name:ident {
         $($(#[doc = $vdoc:literal])* $(#[cfg($cfg:meta)])? $variant:ident = $text:literal),+ $(,)?
@@ -21,7 +21,7 @@ macro_rules! text_enum {
         $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name { $($(#[doc = $vdoc])* $(#[cfg($cfg)])? $variant),+ }
-        // By hand: what serde derives also takes an object with the text as its key.
+        // By hand: the derived code also takes an object with the text as its key.
         $crate::ids::text_serde!($name);
 
         // By hand: the derive reads no names that a macro brings, and would list the variants' own.
@@ -41,13 +41,13 @@ macro_rules! text_enum {
         impl $name {
             pub const ALL: &'static [Self] = &[$($(#[cfg($cfg)])? Self::$variant),+];
 
-            /// Texts without those of some builds only.
+            /// Texts of all builds.
             fn documented() -> impl Iterator<Item = &'static str> {
                 const SOME_BUILDS: &[&str] = &[$($(#[cfg($cfg)] $text,)?)+];
                 Self::ALL.iter().map(|one| one.as_str()).filter(|text| !SOME_BUILDS.contains(text))
             }
 
-            /// As it is written on the command line and on the wire.
+            /// The text on the command line and on the wire.
             pub fn as_str(self) -> &'static str {
                 match self { $($(#[cfg($cfg)])? Self::$variant => $text),+ }
             }
@@ -73,8 +73,8 @@ macro_rules! text_enum {
 pub(crate) use text_enum;
 
 text_enum!(
-    /// The device that renders: the processor, or the GPUs of one backend. A job is pinned to one, because two of them
-    /// never make the same picture.
+    /// The device that renders: the processor, or the GPUs of one backend. A job is pinned to one device, because two
+    /// devices never make the same picture.
     DeviceClass {
         Cpu = "cpu",
         Cuda = "cuda",
@@ -82,8 +82,8 @@ text_enum!(
         Hip = "hip",
         Oneapi = "oneapi",
         Metal = "metal",
-        /// The GPUs of a backend that is not chosen yet. Only a job that no worker has taken has it: the first
-        /// worker that takes one of its tasks pins the job to a backend. No process ever renders with it.
+        /// The GPUs of a backend that is not chosen yet: the first worker that takes a task of the job pins the job to
+        /// its backend. No process renders with it.
         Gpu = "gpu",
     }
 );
@@ -92,12 +92,11 @@ impl DeviceClass {
     /// The backends of GPUs, the best first: with OptiX an NVIDIA card traces rays in hardware, with CUDA it does not.
     pub const BACKENDS: [Self; 5] = [Self::Optix, Self::Cuda, Self::Hip, Self::Oneapi, Self::Metal];
 
-    /// Returns whether it is a GPU, of any backend.
     pub fn is_gpu(self) -> bool {
         self != Self::Cpu
     }
 
-    /// The best backend of those that are there.
+    /// Returns the best backend of those that are available.
     pub fn best(is_there: impl Fn(Self) -> bool) -> Option<Self> {
         Self::BACKENDS.into_iter().find(|backend| is_there(*backend))
     }
@@ -106,10 +105,10 @@ impl DeviceClass {
 text_enum!(
     /// The device that a person asks for.
     DeviceChoice {
-        /// As the scene says: a GPU where it is set to one, the processor otherwise.
+        /// The device that the scene is set to: a GPU or the processor.
         Auto = "auto",
         Cpu = "cpu",
-        /// The best backend that is there, whatever the scene says.
+        /// The best available backend, whatever the setting of the scene.
         Gpu = "gpu",
         Optix = "optix",
         Cuda = "cuda",
@@ -120,7 +119,7 @@ text_enum!(
 );
 
 impl DeviceChoice {
-    /// The device for a scene of which it is known whether it is set to GPU.
+    /// Returns the device for a scene that is set to GPU, or is not.
     pub fn resolve(self, scene_is_gpu: bool) -> DeviceClass {
         match self {
             Self::Auto if scene_is_gpu => DeviceClass::Gpu,
@@ -175,7 +174,7 @@ text_enum!(
         Dpx = "dpx",
         /// JPEG 2000 in its container.
         Jp2 = "jp2",
-        /// A bare codestream of JPEG 2000. Blender calls both `JPEG2000`, and has a codec setting beside that name.
+        /// A bare codestream of JPEG 2000. Blender calls both `JPEG2000`, with a separate codec setting.
         J2c = "j2c",
     }
 );
@@ -201,7 +200,7 @@ impl FileFormat {
         }
     }
 
-    /// The format with Blender's name; of the two JPEG 2000 formats the one that is Blender's default.
+    /// Returns the format with this name of Blender; of the two JPEG 2000 formats Blender's default.
     pub fn from_blender_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|format| format.blender_name() == name)
     }
@@ -229,7 +228,7 @@ text_enum!(
 text_enum!(
     /// The policy for the scripts and Python drivers inside a .blend.
     ScriptPolicy {
-        /// No script runs; if Blender had to hold one back, the job stops and names it.
+        /// No script runs; the job stops at a script that Blender would run, and names it.
         Stop = "stop",
         /// No script runs, and the job goes on.
         Block = "block",
@@ -254,7 +253,7 @@ text_enum!(
     }
 );
 
-/// The policies for problems that Blender ignores silently.
+/// The policies for problems that Blender ignores without a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Policy {
@@ -331,8 +330,7 @@ impl FromStr for Resolution {
 }
 
 impl Resolution {
-    /// # Errors
-    /// Where Blender would not take the number.
+    /// Checks the limits of Blender.
     pub fn check(self) -> Result<(), String> {
         match self {
             Self::Percent(1..=1000) => Ok(()),
@@ -343,7 +341,7 @@ impl Resolution {
     }
 }
 
-/// Overrides of the file's own settings; `None` leaves the file's.
+/// Overrides of the file's own settings; `None` keeps the setting of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct RenderSettings {
@@ -362,10 +360,10 @@ pub struct RenderSettings {
     pub resolution: Option<Resolution>,
     pub format: Option<FileFormat>,
     pub depth: Option<ColorDepth>,
-    /// Threads a Blender uses; 0 lets Blender decide.
+    /// Threads of each Blender; 0 lets Blender decide.
     #[schema(maximum = 1024)]
     pub threads: Option<u16>,
-    /// Others, each by its path in Blender.
+    /// Other settings, each by its path in Blender.
     #[serde(skip_serializing_if = "Properties::is_empty")]
     pub properties: Properties,
 }

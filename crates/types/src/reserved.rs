@@ -2,17 +2,17 @@
 
 use crate::PropertyPath;
 
-/// The way in which a refused property is decided.
+/// The source of the value of a reserved property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Instead {
     Option(&'static str),
-    /// By the .blend: Kiln reads it to plan the job.
+    /// The .blend: Kiln reads the property to plan the job.
     File,
-    /// By Kiln, for every render.
+    /// Kiln sets it for every render.
     Kiln,
 }
 
-/// Each covers itself and what lies below it.
+/// The reserved properties. Each includes the properties below it.
 const RESERVED: &[(Instead, &[&str])] = &[
     (Instead::Option("--scene"), &["name"]),
     (Instead::Option("--camera"), &["camera", "timeline_markers"]),
@@ -83,8 +83,7 @@ const RESERVED: &[(Instead, &[&str])] = &[
     ),
 ];
 
-/// # Errors
-/// The property is reserved: how it is decided instead.
+/// Refuses a reserved property, and names the source of its value.
 pub(crate) fn check(path: &PropertyPath) -> Result<(), String> {
     let covers = |reserved: &&str| {
         path.name().strip_prefix(*reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

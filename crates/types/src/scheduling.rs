@@ -15,7 +15,7 @@ use utoipa::{
 
 use crate::{JobId, ShortName, pattern::one_to, render::text_enum};
 
-/// 0 to 100; higher is earlier.
+/// A priority from 0 to 100; the higher one is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Priority(u8);
@@ -34,7 +34,7 @@ impl Default for Priority {
     }
 }
 
-/// A number or a text that is no priority.
+/// A number or a text that is not a priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a priority is a number from 0 to {}; higher is earlier", Priority::MAX.0)]
 pub struct BadPriority;
@@ -93,7 +93,7 @@ pub struct JobScheduling {
     /// The earliest start, in Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before_ms: Option<i64>,
-    /// Workers that it may be on at once.
+    /// Workers that may run the job at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>, minimum = 1)]
     pub max_workers: Option<NonZeroU32>,
@@ -103,19 +103,19 @@ pub struct JobScheduling {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct JobRequirements {
-    /// Cores, and so threads, of each Blender; an equal part of the worker's where absent.
+    /// Cores, and so threads, of each Blender; by default an equal part of the worker's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1024)]
     pub cores: Option<NonZeroU32>,
-    /// Bytes that are kept free for each Blender. What earlier frames took is kept free where it is more.
+    /// Bytes that are reserved for each Blender; more if earlier frames took more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    /// Of a job that renders on GPUs.
+    /// GPUs of each frame; ignored for a job on the processor.
     pub gpus: GpuUse,
-    /// Bytes that each GPU has at least.
+    /// Least memory of each GPU, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_memory: Option<u64>,
-    /// The machine for itself: nothing else renders beside it.
+    /// Nothing else renders on the same machine.
     #[serde(skip_serializing_if = "is_false")]
     pub whole: bool,
     /// Tags that the worker must have.
@@ -125,7 +125,7 @@ pub struct JobRequirements {
     /// Only workers of this pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<ShortName>,
-    /// Limits of the farm (licences) by name, and how many of each a Blender holds while it renders.
+    /// Limits of the farm (licences) by name, and the units of each that a Blender uses while it renders.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(schema_with = limits_schema)]
     pub limits: BTreeMap<ShortName, NonZeroU32>,
@@ -153,7 +153,7 @@ fn is_false(value: &bool) -> bool {
 /// The number of GPUs of a frame. Prints and parses as one text: `1`, `2`, `all`; `each` is `1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GpuUse {
-    /// A number for each Blender: with one, as many frames render at once as there are GPUs.
+    /// A number for each Blender; with 1, each GPU renders a frame of its own.
     Count(NonZeroU16),
     /// Every GPU of the worker, on one frame.
     All,
@@ -161,7 +161,7 @@ pub enum GpuUse {
 crate::ids::text_serde!(GpuUse);
 
 impl GpuUse {
-    /// GPUs that a worker can offer at most.
+    /// The most GPUs of a worker.
     const MOST: u16 = 64;
 }
 
@@ -180,10 +180,10 @@ impl fmt::Display for GpuUse {
     }
 }
 
-/// A text that says no number of GPUs.
+/// A text that is not a number of GPUs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "“{0}” is no number of GPUs; write each (one GPU a frame), all (every GPU on one frame), or a number \
+    "“{0}” is not a number of GPUs; write each (one GPU a frame), all (every GPU on one frame), or a number \
      from 1 to 64"
 )]
 pub struct BadGpuUse(String);
@@ -211,8 +211,8 @@ impl utoipa::PartialSchema for GpuUse {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(
-                "On how many GPUs a frame renders: `1` (as many frames at once as there are GPUs), another number, \
-                 or `all` of the worker's on one frame.",
+                "The GPUs of a frame: `1` (each GPU renders a frame of its own), another number, or `all` GPUs of \
+                 the worker.",
             ))
             .pattern(Some(format!("^(all|each|{})$", one_to(u64::from(Self::MOST)))))
             .examples(["1", "2", "all"])
@@ -223,7 +223,7 @@ impl utoipa::PartialSchema for GpuUse {
 impl ToSchema for GpuUse {}
 
 text_enum!(
-    /// Those who share the farm: users, and the projects that they work on.
+    /// The kinds of fair-share accounts.
     AccountKind {
         User = "user",
         Project = "project",
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_before_there_was_an_order_between_jobs_still_reads() {
+    fn jobs_that_were_stored_without_scheduling_options_have_the_defaults() {
         assert_eq!(serde_json::from_str::<JobScheduling>("{}").unwrap(), JobScheduling::default());
         assert_eq!(serde_json::from_str::<JobRequirements>("{}").unwrap(), JobRequirements::default());
         assert_eq!(serde_json::to_string(&JobScheduling::default()).unwrap(), r#"{"priority":50}"#);

@@ -1,4 +1,4 @@
-//! Durations that people set: one text for every option, variable and settings file.
+//! Durations that people set, in one form for every option, variable and settings file.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -12,7 +12,7 @@ pub struct TimeSpan {
 }
 crate::ids::text_serde!(TimeSpan);
 
-/// The reason why a text is not read as a duration.
+/// The reason why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read “{text}” as a duration: {fault}")]
 pub struct BadTimeSpan {
@@ -41,15 +41,15 @@ enum TimeSpanFault {
 
 impl TimeSpan {
     pub const ZERO: Self = Self { seconds: 0 };
-    /// A thousand years: every time in milliseconds can be reckoned with.
+    /// A thousand years: no calculation in milliseconds overflows.
     pub const MAX: Self = Self::from_days(365_000);
 
-    /// At most [`Self::MAX`].
+    /// Saturates at [`Self::MAX`].
     pub const fn from_secs(seconds: u64) -> Self {
         if seconds > Self::MAX.seconds { Self::MAX } else { Self { seconds } }
     }
 
-    /// At most [`Self::MAX`].
+    /// Saturates at [`Self::MAX`].
     pub const fn from_days(days: u32) -> Self {
         let days = if days > 365_000 { 365_000 } else { days };
         Self { seconds: days as u64 * 24 * 60 * 60 }
@@ -59,10 +59,7 @@ impl TimeSpan {
         self.seconds
     }
 
-    /// Reads a duration that lies within these bounds.
-    ///
-    /// # Errors
-    /// Names the bounds where the duration lies outside.
+    /// Reads a duration within these bounds; the error of one outside names them.
     pub fn within(text: &str, bounds: RangeInclusive<Self>) -> Result<Self, BadTimeSpan> {
         let span: Self = text.parse()?;
         if bounds.contains(&span) {

@@ -1,4 +1,4 @@
-//! A job as it was asked for, and the part of it that a warm Blender holds.
+//! The specification of a job, and the part of it that a Blender process holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ pub struct SessionSpec {
     /// [`crate::paths::spelled`] writes it.
     #[serde(default)]
     pub origin: Option<String>,
-    /// The name of the .blend there, where it could not keep it in the bundle; written in the same way.
+    /// The name of the .blend there, if the bundle has it under another; written in the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_name: Option<String>,
     /// The series of Blender that renders.
@@ -34,7 +34,7 @@ pub struct SessionSpec {
     pub settings: RenderSettings,
     #[serde(default)]
     pub policy: Policy,
-    /// The artist's colour configuration (OCIO) inside the bundle; Blender's own where absent.
+    /// The artist's colour configuration (OCIO) inside the bundle; Blender's own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ocio: Option<RelPath>,
     /// Add-ons inside the bundle, each a Python file or a folder that is a module or an extension; needs trust.
@@ -42,7 +42,7 @@ pub struct SessionSpec {
     pub addons: Vec<RelPath>,
 }
 
-/// Names a [`SessionSpec`]: the hash of its frozen encoding, which never changes.
+/// The hash of the frozen encoding of a [`SessionSpec`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct SessionKey(pub BlobHash);
@@ -61,27 +61,27 @@ impl SessionSpec {
         }
     }
 
-    /// The same on another device.
+    /// Returns the same session on another device.
     pub fn on(&self, device: DeviceClass) -> Self {
         Self { device, ..self.clone() }
     }
 }
 
-/// The save of a .blend that is rendered. The folders that frames land in are kept by it (decision 019); to the farm it
-/// means nothing.
+/// The save of a .blend that is rendered. It identifies the frames in output folders (decision 019); the farm does not use
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Save {
-    /// The hash of all that the pixels depend on and the .blend decides.
+    /// The hash of everything in the .blend that the pixels depend on.
     pub content: BlobHash,
     /// The .blend, absolute and in a folder without links, on the machine that read it.
     #[serde(with = "crate::paths::exact")]
     #[schema(schema_with = crate::paths::exact::schema)]
     pub blend: PathBuf,
-    /// Unix milliseconds when it was read.
+    /// The time at which it was read, in Unix milliseconds.
     pub read_ms: i64,
 }
 
-/// One submission, as it is stored and as the job's page shows it.
+/// A submission, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobSpec {
     pub name: String,
@@ -91,9 +91,9 @@ pub struct JobSpec {
     pub project: Project,
     pub frames: FrameSet,
     pub order: Order,
-    /// A frame that takes longer, in seconds, is a failed attempt.
+    /// The time limit of a frame, in seconds.
     pub frame_time_limit_s: Option<u32>,
-    /// The hang timeout in seconds; the farm decides where absent.
+    /// The hang timeout in seconds; by default that of the farm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hang_s: Option<u32>,
     /// A frame whose picture is entirely black or transparent fails. Not part of the session: it changes no pixel.
@@ -105,38 +105,37 @@ pub struct JobSpec {
     pub requirements: JobRequirements,
     /// The version that wrote the .blend.
     pub written_by: BlenderVersion,
-    /// The job was asked for on any GPU. `session.device` is the backend of the first worker that took a task of it, and
-    /// `gpu` until one does.
+    /// The job was submitted for any GPU. `session.device` is `gpu` until the first worker takes a task, and then the
+    /// backend of that worker.
     #[serde(default, skip_serializing_if = "is_false")]
     pub any_gpu: bool,
-    /// With what Cycles denoises the frames, by Blender's name; not every Blender is built with it.
+    /// The denoiser of Cycles, by Blender's name; not every Blender is built with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoiser: Option<String>,
-    /// The simulations that are baked before the first frame, as a person names them.
+    /// The simulations that are baked before the first frame, in words for a person.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bake: Vec<String>,
-    /// The names of the folders that hold the files which the bundle does not: only workers that reach all of them
-    /// can render it.
+    /// The shared folders with files that the bundle does not have: only workers that can read all of them render the job.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<String>,
-    /// The frames that render before the job is paused, for a person to look at them; absent where nothing holds it, and
-    /// once that person has resumed it.
+    /// The frames after which the job pauses, so that a person can look at them; absent if it does not pause, and once it is
+    /// resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<FrameSet>,
-    /// The save that this job renders; absent where the client did not say.
+    /// The save that this job renders; absent if the client did not state it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub save: Option<Save>,
-    /// The artist's session; frames behind a bake render from the bundle that it made.
+    /// The artist's session; frames after a bake render from the bundle that the bake made.
     pub session: SessionSpec,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it has")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !*value
 }
 
 impl JobSpec {
-    /// The same with every frame on this device.
+    /// Returns the same job on this device.
     pub fn on(&self, device: DeviceClass) -> Self {
         Self { session: self.session.on(device), ..self.clone() }
     }
@@ -147,15 +146,14 @@ impl JobSpec {
 pub struct Bundle {
     #[schema(min_items = 1)]
     pub files: Vec<BundleFile>,
-    /// The meanings of names in the .blend and its libraries (`meaning.rs` of kiln-blend), and where the bundle holds those
-    /// files, patterns or folders: only for names that do not resolve by themselves from their places in the bundle.
+    /// The remapped paths: the meanings of names in the .blend and its libraries (`meaning.rs` of kiln-blend), and the places
+    /// of those files, patterns or folders in the bundle. Names that resolve by themselves are left out.
     #[serde(default)]
     pub remap: BTreeMap<String, RelPath>,
-    /// Names of files that the bundle does not hold, or not all of, and that nothing which renders uses: their meanings, as
-    /// the keys of `remap`.
+    /// The meanings, as in `remap`, of files that no render uses and that the bundle does not have, or not all of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unused: BTreeSet<String>,
-    /// Files that stay on a file server which the workers reach too.
+    /// Files on a file server that the workers can read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<SharedFile>,
 }
@@ -169,15 +167,15 @@ pub struct BundleFile {
     pub size: u64,
 }
 
-/// A file that is not sent: it lies below a root that the artist's machine and the workers share, each by its own
-/// path. A worker puts a link at its place in the bundle.
+/// A file that is not uploaded: it is in a shared folder, which the artist's machine and the workers reach by paths of
+/// their own. A worker makes a link at its place in the bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct SharedFile {
     /// The place in the bundle.
     pub path: RelPath,
-    /// The name of the root, as `--shared NAME=ROOT` gave it.
+    /// The name of the shared folder in `--shared NAME=ROOT`.
     pub root: ShortName,
-    /// The place below the root.
+    /// The path below that folder.
     pub below: RelPath,
     /// Bytes. A worker whose file has another size or time does not render.
     pub size: u64,
@@ -191,8 +189,7 @@ pub struct SharedFile {
 impl Bundle {
     pub const MAX_FILES: usize = 1_000_000;
 
-    /// The manifest's bytes: what is stored, and what [`BundleId`] is the hash of. Files are sorted, so that
-    /// the same files make the same bundle.
+    /// Returns the manifest; its hash is the [`BundleId`]. Files are sorted, so that the same files make the same bundle.
     pub fn to_manifest(&self) -> Vec<u8> {
         let mut sorted = self.clone();
         sorted.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -204,7 +201,7 @@ impl Bundle {
         BundleId(BlobHash::of(&self.to_manifest()))
     }
 
-    /// The same bundle with these files in the place of those of the same paths, or beside them.
+    /// Returns the bundle with these files, which replace those of the same paths.
     pub fn overlaid(&self, files: Vec<BundleFile>) -> Self {
         let mut all: BTreeMap<RelPath, BundleFile> =
             self.files.iter().map(|file| (file.path.clone(), file.clone())).collect();
@@ -215,7 +212,7 @@ impl Bundle {
         Self { files: all.into_values().collect(), remap, unused, shared }
     }
 
-    /// Bytes of all files together.
+    /// The bytes of all files.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
@@ -231,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bake_made_takes_the_place_of_what_was_there() {
+    fn the_files_of_a_bake_replace_those_of_the_bundle() {
         let bundle = Bundle {
             files: vec![file("a.blend", b"scene"), file("wood.png", b"wood")],
             unused: ["//oak.png".to_owned()].into(),

@@ -1,4 +1,4 @@
-//! The states that a person sees, and why an attempt failed.
+//! The states that a person sees, and the causes of failures.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,17 +9,17 @@ use utoipa::ToSchema;
 use crate::render::text_enum;
 
 text_enum!(
-    /// The state of a job. The last three are ends; retry, rerender and extend lead back from them.
+    /// The state of a job. The last three are final, until a retry, rerender or extension reopens the job.
     JobState {
         /// No task of it has started.
         Queued = "queued",
         /// At least one task has started.
         Running = "running",
-        /// Nothing new starts; what runs, ends.
+        /// No task starts; running ones continue.
         Paused = "paused",
-        /// Every task is done, every file of every output set is stored and checked.
+        /// Every task is done; every file of every output set is stored and checked.
         Completed = "completed",
-        /// Every task has ended, at least one failed; or the job was stopped by a fault of its own.
+        /// Every task has ended and at least one failed, or a fault of the job stopped it.
         Failed = "failed",
         Cancelled = "cancelled",
     }
@@ -36,7 +36,7 @@ impl JobState {
 pub struct TaskCounts {
     pub total: u32,
     pub waiting: u32,
-    /// On a slot that has not begun them.
+    /// Dispatched to a slot that has not begun them.
     pub assigned: u32,
     pub running: u32,
     pub done: u32,
@@ -91,7 +91,7 @@ text_enum!(
         Bake = "bake",
         /// One task a frame.
         Render = "render",
-        /// Exists in builds for tests only: writes files that name their task, or lists those of other steps.
+        /// Only in builds for tests: writes files that name their task, or lists those of other steps.
         #[cfg(debug_assertions)]
         Test = "test",
     }
@@ -101,7 +101,7 @@ text_enum!(
     /// The state of the present generation of a task.
     TaskState {
         Waiting = "waiting",
-        /// Handed to a slot that has not begun it.
+        /// Dispatched to a slot that has not begun it.
         Assigned = "assigned",
         Running = "running",
         Done = "done",
@@ -115,16 +115,16 @@ text_enum!(
     AttemptState {
         Assigned = "assigned",
         Running = "running",
-        /// The output set is the task's.
+        /// The output set became that of the task.
         Committed = "committed",
-        /// Delivered, but another attempt had done so before, or its task was rendered again or cancelled.
+        /// Another attempt delivered first, or the task was rendered again or cancelled.
         Superseded = "superseded",
         Failed = "failed",
-        /// The worker returned it unfinished (drain, pause, lost slot); counts against nothing.
+        /// The worker returned it unfinished (drain, pause, lost slot). Not a failure.
         Returned = "returned",
-        /// Its lease ran out: the worker fell silent.
+        /// The lease ran out: the worker was silent.
         Expired = "expired",
-        /// The scheduler took it back (cancel).
+        /// The scheduler took it back.
         Revoked = "revoked",
     }
 );
@@ -142,13 +142,13 @@ text_enum!(
     WorkerState {
         Idle = "idle",
         Rendering = "rendering",
-        /// Gets no work until resumed; finishes what it has.
+        /// Gets no work until it is resumed; finishes its attempts.
         Paused = "paused",
-        /// Gets no work for now: it is outside its schedule, or leaves the machine to a person.
+        /// Gets no work for now, because of its schedule, user activity or load.
         Unavailable = "unavailable",
-        /// Gets nothing but probes, because it fails, or goes down, where others deliver.
+        /// Gets only probes, because it fails, or goes down, where others deliver.
         Quarantined = "quarantined",
-        /// Returns the tasks that it has not begun, finishes the others, then leaves.
+        /// Returns the tasks that it has not begun, finishes the others, then disconnects.
         Draining = "draining",
         Offline = "offline",
     }
@@ -165,7 +165,7 @@ text_enum!(
         NoCamera = "no-camera",
         /// The engine is not in this Blender.
         EngineMissing = "engine-missing",
-        /// This Blender was built without the denoiser that the scene wants.
+        /// This Blender was built without the denoiser of the scene.
         DenoiserMissing = "denoiser-missing",
         PythonError = "python-error",
         /// Blender died of a signal.
@@ -173,12 +173,12 @@ text_enum!(
         OutOfMemory = "out-of-memory",
         TimedOut = "timed-out",
         DiskFull = "disk-full",
-        /// A texture, library or other file is not there.
+        /// A texture, library or other file is missing.
         MissingFiles = "missing-files",
         ScriptsBlocked = "scripts-blocked",
-        /// Simulations without a bake: background Blender would render them standing still.
+        /// A simulation has no bake: background Blender would render it without motion.
         Unbaked = "unbaked",
-        /// The GPU that was asked for is not there.
+        /// The requested GPU is missing.
         DeviceMissing = "device-missing",
         /// The .blend cannot be opened.
         CannotOpen = "cannot-open",
@@ -186,7 +186,7 @@ text_enum!(
         BadSetting = "bad-setting",
         /// A file of the output set is missing, broken, or of another size or format.
         BadOutput = "bad-output",
-        /// The picture is entirely black or transparent, and the job refuses that.
+        /// The picture is entirely black or transparent, which the job refuses.
         BlackFrame = "black-frame",
         /// Two frames of the job write the same file.
         SamePath = "same-path",
@@ -219,8 +219,8 @@ impl FailureCause {
         )
     }
 
-    /// Returns whether another attempt most likely ends the same way, though not surely: the frame is tried once more, on another
-    /// worker, and not at all where there is none.
+    /// Returns whether another attempt most likely ends the same way: the frame gets one more attempt, on another worker, and
+    /// none if there is no other worker.
     pub fn repeats(self) -> bool {
         matches!(self, Self::BlackFrame)
     }

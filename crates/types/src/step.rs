@@ -1,4 +1,4 @@
-//! The steps of a job, as data: what each has to do, when it may begin, and what becomes of what it makes (decision 024).
+//! The steps of a job as data: their tasks, dependencies and products (decision 024).
 
 use std::{fmt, num::NonZeroU16};
 
@@ -14,7 +14,7 @@ pub struct StepSpec {
     pub kind: StepKind,
     pub space: TaskSpace,
     pub order: Order,
-    /// The steps that it waits for. Each is before this one.
+    /// Dependencies on earlier steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<StepDependency>,
     pub opens: StepInput,
@@ -35,7 +35,7 @@ pub enum TaskSpace {
     Parts(NonZeroU16),
 }
 
-// By hand: the derive knows no numbers that are never 0.
+// By hand: the derive does not know `NonZero`.
 impl utoipa::PartialSchema for TaskSpace {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
         use utoipa::openapi::{ObjectBuilder, OneOfBuilder, Type};
@@ -53,7 +53,7 @@ impl utoipa::PartialSchema for TaskSpace {
 impl ToSchema for TaskSpace {}
 
 impl TaskSpace {
-    /// The tasks of each frame; `None` if they are not about single frames.
+    /// The tasks of each frame; `None` in a step that is not about single frames.
     pub fn per_frame(self) -> Option<NonZeroU16> {
         match self {
             Self::One => None,
@@ -63,7 +63,7 @@ impl TaskSpace {
     }
 }
 
-/// A dependency of a step on one before it.
+/// A dependency of a step on an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct StepDependency {
     pub step: StepIndex,
@@ -78,10 +78,10 @@ pub struct StepDependency {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DependencyScope {
-    /// No task starts before the whole step.
+    /// Every task waits for the whole step.
     #[default]
     Step,
-    /// A task waits for the tasks of its own frame. Both steps have tasks for each frame, of as many frames.
+    /// A task waits for the tasks of its own frame. Both steps have tasks for the same frames.
     Frame,
 }
 
@@ -95,19 +95,20 @@ pub enum DependencyEnd {
     Ended,
 }
 
-/// The time at which a task may begin that has this dependency.
+/// The time at which a task with this dependency may begin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DependencyStart {
-    /// Starts when the dependency is met.
+    /// The task starts when the dependency is met.
     #[default]
     Met,
-    /// Starts when the first task of it is done. Until it is met the attempt is *streaming*: on a worker and on no slot.
+    /// The task starts when the first task of the dependency is done. Until all are, the attempt is *streaming*: it has a
+    /// worker and no slot.
     FirstDone,
 }
 
 impl From<StepIndex> for StepDependency {
-    /// On every task of the step, done.
+    /// Makes a dependency on every task of the step being done.
     fn from(step: StepIndex) -> Self {
         Self { step, scope: DependencyScope::Step, until: DependencyEnd::Done, start: DependencyStart::Met }
     }
@@ -121,31 +122,31 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepInput {
-    /// The job's own.
+    /// The bundle of the job.
     Job,
-    /// A copy of the job's own that the step writes into, and no other uses.
+    /// A copy of the job's bundle, which the step writes into and no other step uses.
     Copy,
-    /// The one that this step made.
+    /// The bundle that this step made.
     Step(StepIndex),
-    /// None: the step has no Blender.
+    /// No bundle: the step does not use Blender.
     None,
 }
 
-/// The purpose of what a step makes.
+/// The kind of files that a step makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProductKind {
-    /// Belongs to the artist: listed, fetched and counted.
+    /// Files of the artist: listed, fetched and counted.
     Output,
     /// A bundle that later steps open, kept as long as the job's inputs.
     Bundle,
-    /// Files that later steps use, kept until what is made of them is committed and 24 hours more.
+    /// Files that later steps use, kept until 24 hours after those steps have used them.
     Intermediate,
     /// Thumbnails, kept as long as the output of their frame.
     Preview,
 }
 
-/// A task as a person names it. Prints as `frame 12`, or `the bake`.
+/// The name of a task for a person. Prints as `frame 12`, or `the bake`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskName {
     #[serde(rename = "step_kind")]
@@ -155,7 +156,7 @@ pub struct TaskName {
 }
 
 impl TaskName {
-    /// The name of a task whose job or step is gone.
+    /// The name of a task whose job or step was removed.
     pub const UNKNOWN: Self = Self { kind: StepKind::Render, frame: None };
 }
 
@@ -169,7 +170,7 @@ impl fmt::Display for TaskName {
     }
 }
 
-/// The reasons for which steps make no job.
+/// The reasons why steps do not make a job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StepsError {
     #[error("no step makes the frames of the job")]
@@ -186,8 +187,6 @@ pub struct JobSteps {
 }
 
 impl JobSteps {
-    /// # Errors
-    /// If no step makes the frames, or one needs a step that is not before it.
     pub fn new(steps: Vec<StepSpec>) -> Result<Self, StepsError> {
         let makes_frames =
             |step: &StepSpec| (step.space, step.product) == (TaskSpace::Frames, ProductKind::Output);
@@ -213,7 +212,7 @@ impl JobSteps {
         Ok(Self { steps, frames_step: step_index(frames_step) })
     }
 
-    /// The steps of a job that bakes its simulations first, or has none to bake.
+    /// Returns the steps of a job of frames, with or without a bake.
     pub fn of_frames(bakes: bool, order: Order) -> Self {
         let bake = StepSpec {
             kind: StepKind::Bake,
@@ -238,10 +237,7 @@ impl JobSteps {
         Self { steps: bakes.then_some(bake).into_iter().chain([render]).collect(), frames_step }
     }
 
-    /// The same with one step more, behind all others.
-    ///
-    /// # Errors
-    /// If the step needs one that is not there or does not make that.
+    /// Returns the steps with this one behind them.
     pub fn with(&self, step: StepSpec) -> Result<Self, StepsError> {
         Self::new(self.steps.iter().cloned().chain([step]).collect())
     }
@@ -264,13 +260,13 @@ impl JobSteps {
         self.iter().find(|(_, step)| step.kind == kind).map(|(index, _)| index)
     }
 
-    /// The kind of its step and its frame; `None` if there is no such step.
+    /// The name of a task; `None` if there is no such step.
     pub fn name_of(&self, frames: &FrameSet, step: StepIndex, task: TaskIndex) -> Option<TaskName> {
         let kind = self.get(step)?.kind;
         Some(TaskName { kind, frame: self.frame_of(frames, step, task) })
     }
 
-    /// The frame that a task is there for; `None` in a step that is not about single frames.
+    /// The frame of a task; `None` in a step that is not about single frames.
     pub fn frame_of(&self, frames: &FrameSet, step: StepIndex, task: TaskIndex) -> Option<i32> {
         match self.get(step)?.space {
             TaskSpace::One => None,
@@ -279,7 +275,7 @@ impl JobSteps {
         }
     }
 
-    /// The part of its frame that a task is; `None` in a step that has no parts.
+    /// The part of a task; `None` in a step without parts.
     pub fn part_of(&self, step: StepIndex, task: TaskIndex) -> Option<u16> {
         match self.get(step)?.space {
             TaskSpace::One | TaskSpace::Frames => None,
@@ -290,7 +286,7 @@ impl JobSteps {
 }
 
 impl StepSpec {
-    /// The number of its tasks in a job of these frames.
+    /// The number of tasks in a job of these frames.
     pub fn tasks(&self, frames: &FrameSet) -> u32 {
         match self.space {
             TaskSpace::One => 1,
@@ -384,7 +380,7 @@ mod tests {
         assert_eq!(steps.name_of(&frames, step, TaskIndex(4)).unwrap().to_string(), "frame 9");
     }
 
-    /// Stored as text: what was written once is read for as long as there are jobs of it.
+    /// Stored jobs have this text.
     #[test]
     fn the_stored_form_stays() {
         let steps = JobSteps::of_frames(true, Order::Reverse);

@@ -4,30 +4,30 @@ use std::{fmt, str::FromStr};
 
 use crate::pattern::digits_to;
 
-/// `major.minor.patch`, as `blender --version` prints it.
+/// A version of Blender, `major.minor.patch`, as `blender --version` prints it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlenderVersion {
     pub major: u16,
     pub minor: u16,
     pub patch: u16,
 }
-crate::ids::text_id!(BlenderVersion, numbers(), "4.5.3");
+crate::ids::text_id!(BlenderVersion, pattern(), "4.5.3");
 
-/// `major.minor`: what a job is pinned to. Patch releases of one series render alike.
+/// A series of Blender, `major.minor`. A job is pinned to one: its patch releases render the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlenderSeries {
     pub major: u16,
     pub minor: u16,
 }
-crate::ids::text_id!(BlenderSeries, numbers(), "4.5");
+crate::ids::text_id!(BlenderSeries, pattern(), "4.5");
 
-/// Returns the pattern of both: of a series the patch counts for nothing.
-fn numbers() -> String {
+/// Returns the pattern of both: a series may have a patch number, which is ignored.
+fn pattern() -> String {
     let number = digits_to(u64::from(u16::MAX));
     format!("{number}\\.{number}(\\.{number})?")
 }
 
-/// A text that is no version of Blender.
+/// A text that is not a version of Blender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("“{0}” is not a Blender version; write it like 4.5 or 4.5.3")]
 pub struct BadVersion(String);
@@ -37,7 +37,7 @@ impl BlenderVersion {
         BlenderSeries { major: self.major, minor: self.minor }
     }
 
-    /// From the number in a .blend header: 304 is 3.4, 279 is 2.79, 405 is 4.5.
+    /// Reads the number in a .blend header: 304 is 3.4, 279 is 2.79, 405 is 4.5.
     pub fn from_file_number(number: u16) -> Self {
         Self { major: number / 100, minor: number % 100, patch: 0 }
     }
@@ -56,7 +56,7 @@ impl fmt::Display for BlenderSeries {
 }
 
 /// Parses `a.b` or `a.b.c`, digits only.
-fn parts(s: &str) -> Result<(u16, u16, Option<u16>), BadVersion> {
+fn parse_parts(s: &str) -> Result<(u16, u16, Option<u16>), BadVersion> {
     let bad = || BadVersion(s.chars().take(32).collect());
     let mut numbers = s.split('.').map(|part| {
         let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -71,7 +71,7 @@ fn parts(s: &str) -> Result<(u16, u16, Option<u16>), BadVersion> {
 impl FromStr for BlenderVersion {
     type Err = BadVersion;
     fn from_str(s: &str) -> Result<Self, BadVersion> {
-        let (major, minor, patch) = parts(s)?;
+        let (major, minor, patch) = parse_parts(s)?;
         Ok(Self { major, minor, patch: patch.unwrap_or(0) })
     }
 }
@@ -79,7 +79,7 @@ impl FromStr for BlenderVersion {
 impl FromStr for BlenderSeries {
     type Err = BadVersion;
     fn from_str(s: &str) -> Result<Self, BadVersion> {
-        let (major, minor, _) = parts(s)?;
+        let (major, minor, _) = parse_parts(s)?;
         Ok(Self { major, minor })
     }
 }

@@ -1,6 +1,6 @@
 //! `kiln jobs`: lists, shows and changes jobs.
 
-use kiln_api::{ChangeJob, JobView, Kept};
+use kiln_api::{ChangeJob, JobView, RetentionState};
 use kiln_client::{AttemptFilter, Client, ClientError, JobFilter, submission::failed_tasks};
 use kiln_types::{
     ArchivedFilter, AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobRequirements, JobScheduling,
@@ -332,13 +332,13 @@ fn requirements(requirements: &JobRequirements) -> Vec<String> {
 }
 
 /// Says how long something is kept.
-fn until(kept: Kept) -> String {
+fn until(kept: RetentionState) -> String {
     match kept {
-        Kept::WhileOpen => "while the job is open".to_owned(),
-        Kept::UntilFetched => "until they are fetched".to_owned(),
-        Kept::Until { at_ms } => format!("until {}", moment(at_ms)),
-        Kept::UntilDeleted => "until the job is deleted".to_owned(),
-        Kept::Gone { at_ms } => format!("gone since {}", moment(at_ms)),
+        RetentionState::WhileOpen => "while the job is open".to_owned(),
+        RetentionState::UntilFetched => "until they are fetched".to_owned(),
+        RetentionState::Until { at_ms } => format!("until {}", moment(at_ms)),
+        RetentionState::UntilDeleted => "until the job is deleted".to_owned(),
+        RetentionState::Gone { at_ms } => format!("gone since {}", moment(at_ms)),
     }
 }
 

@@ -7,7 +7,7 @@ use kiln_api::{
     AttemptView, AttemptsPage, JobReport, OutputView, OutputsPage, ProblemCode, TaskView, TasksPage,
     WorkerShare,
 };
-use kiln_store::{AttemptRow, AttemptSelection, KeptRow, OutputRow, TaskFilter};
+use kiln_store::{AttemptRow, AttemptSelection, OutputRow, RetentionRow, TaskFilter};
 use kiln_types::{
     AttemptId, AttemptState, FileFormat, JobId, OutputSet, RelPath, StepIndex, Suspicion, SuspiciousFrames,
     TaskIndex, TaskState,
@@ -196,7 +196,7 @@ pub(super) async fn outputs(
 }
 
 /// Groups files to output sets: the files of one attempt are adjacent.
-fn group(rows: Vec<OutputRow>, kept: &KeptRow) -> Answer<Vec<OutputView>> {
+fn group(rows: Vec<OutputRow>, kept: &RetentionRow) -> Answer<Vec<OutputView>> {
     let mut groups: Vec<(OutputRow, Vec<kiln_types::OutputFile>)> = Vec::new();
     for mut row in rows {
         let file = row.file.clone();
@@ -228,7 +228,7 @@ fn group(rows: Vec<OutputRow>, kept: &KeptRow) -> Answer<Vec<OutputView>> {
 }
 
 /// Returns the time at which the output of this sequence was removed.
-fn gone(kept: &KeptRow, sequence: u64) -> Option<i64> {
+fn gone(kept: &RetentionRow, sequence: u64) -> Option<i64> {
     kept.outputs_gone_ms.filter(|_| sequence <= kept.outputs_gone_seq)
 }
 

@@ -244,7 +244,7 @@ mod tests {
             promised_ms: i64::MAX,
             ..Expiry::default()
         };
-        let found = world.scheduler.store.reading_by(ReadPool::Scans).due(&expiry).await.unwrap();
+        let found = world.scheduler.store.reading_by(ReadPool::Scans).find_due(&expiry).await.unwrap();
         let before = world.scheduler.store.last_event().await.unwrap();
         let mut retried = world.command(old, JobCommand::Retry);
         world.round().await;

@@ -109,7 +109,7 @@ impl World {
         };
         let (reply, mut answer) = oneshot::channel();
         // Decisions that are not written yet need not be seen here.
-        let due = Box::new(self.scheduler().store.due(&expiry).await.unwrap());
+        let due = Box::new(self.scheduler().store.find_due(&expiry).await.unwrap());
         self.input(Input::Expire { expiry, due, reply }).await;
         self.turn().await;
         let expired = answer.try_recv().unwrap().unwrap();

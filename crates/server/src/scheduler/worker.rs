@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Unavailability};
+use kiln_api::{BlenderOffer, Down, Hello, Machine, MachineOffer, Unavailability};
 use kiln_core::WorkerOffer;
 use kiln_types::{DesiredState, DeviceClass, ShortName};
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub(crate) struct WorkerInfo {
     pub blenders: Vec<BlenderOffer>,
     pub shared: Vec<String>,
     /// `None` for all that the machine has.
-    pub offered: Option<Offered>,
+    pub offered: Option<MachineOffer>,
     pub tags: Vec<String>,
     pub unavailable: Option<Unavailability>,
     pub wakes: bool,
@@ -68,8 +68,8 @@ impl WorkerInfo {
         }
     }
 
-    pub(super) fn offered(&self) -> Offered {
-        self.offered.unwrap_or(Offered { cores: self.machine.cores, memory: self.machine.memory })
+    pub(super) fn offered(&self) -> MachineOffer {
+        self.offered.unwrap_or(MachineOffer { cores: self.machine.cores, memory: self.machine.memory })
     }
 
     /// Returns the memory of each GPU, 0 if it is not known. One GPU is listed once for each backend: the longest list has

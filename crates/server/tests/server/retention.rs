@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use kiln_api::{Collected, JobList, JobView, Kept, OutputsPage, ProblemCode, Up};
+use kiln_api::{Collected, JobList, JobView, OutputsPage, ProblemCode, RetentionState, Up};
 use kiln_server::{Retention, RetentionPeriod, ServerOptions};
 use kiln_types::{JobState, ReportOutcome};
 use reqwest::{Method, StatusCode};
@@ -40,7 +40,7 @@ async fn everything_expires_at_its_time() {
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), whole).await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let job = farm.submit("1").await;
-    assert_eq!(job.kept.outputs, Kept::WhileOpen);
+    assert_eq!(job.kept.outputs, RetentionState::WhileOpen);
     let task = worker.assignment().await.tasks.remove(0);
     worker.say(Up::Started { attempt: task.attempt }).await;
     worker.say(Up::Log { attempt: task.attempt, text: "Fra:1\n".into() }).await;
@@ -93,7 +93,7 @@ async fn everything_expires_at_its_time() {
     assert!(outputs(&farm, &job).await.outputs[0].gone_ms.is_some());
     let kept = farm.client.job(job.id).await.unwrap().kept;
     assert!(
-        [kept.inputs, kept.outputs, kept.logs].iter().all(|kept| matches!(kept, Kept::Gone { .. })),
+        [kept.inputs, kept.outputs, kept.logs].iter().all(|kept| matches!(kept, RetentionState::Gone { .. })),
         "{kept:?}"
     );
     // The report stays.
@@ -155,7 +155,7 @@ async fn frames_that_are_gone_are_rendered_again() {
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     worker.render(1).await;
     let job = farm.reaches(&job, JobState::Completed).await;
-    assert_eq!(job.kept.outputs, Kept::UntilFetched);
+    assert_eq!(job.kept.outputs, RetentionState::UntilFetched);
     let files = format!("/api/v1/jobs/{}/files/out", job.id);
     assert_eq!(farm.get(&format!("{files}/frame_0001.png")).await.status(), StatusCode::GONE);
     assert_eq!(farm.collect_as_of(in_days(9000)).await.outputs, []);
@@ -195,7 +195,7 @@ async fn a_temporary_server_collects_nothing() {
         Farm::start_in(tempfile::tempdir().unwrap(), |options: &mut ServerOptions| options.retention = None)
             .await;
     let job = rendered(&farm, "1", 1).await;
-    assert_eq!(job.kept.inputs, Kept::UntilDeleted);
+    assert_eq!(job.kept.inputs, RetentionState::UntilDeleted);
     let why = refusal(&farm, Method::POST, "/api/v1/farm/collect".to_owned()).await;
     assert_eq!(why.code, ProblemCode::Conflict);
 }

@@ -74,7 +74,7 @@ async fn shares_limits_and_pools_outlive_the_server() {
 }
 
 #[tokio::test]
-async fn a_job_that_stands_otherwise_is_read_back_so() {
+async fn changed_scheduling_options_are_read_back() {
     let store = fresh().await;
     let mut new = spec("shot", "1-3");
     new.scheduling.priority = Priority::MAX;

@@ -161,7 +161,7 @@ async fn the_scheduler_finds_everything_again_after_a_restart() {
         reopen(5, 6, 1),
         opened(30, task(1, 5), 1, 2),
         committed(30, task(1, 5), 1, 6),
-        // 20 ran out of memory on two workers and lapsed on a third, and waits.
+        // 20 ran out of memory on two workers and expired on a third, and waits.
         opened(31, task(1, 20), 0, 1),
         closed_as(31, AttemptState::Failed),
         Write::OutgrewMemory { attempt: attempt(31), bytes: 64 << 30 },
@@ -178,7 +178,7 @@ async fn the_scheduler_finds_everything_again_after_a_restart() {
         closed_as(35, AttemptState::Failed),
         Write::FailTask { task: task(1, 22), generation: Generation(0), reason: failure("used up") },
         reopen(22, 23, 0),
-        // 24 runs, 25 is handed out, 26 lapsed and goes on, 27 was handed back.
+        // 24 runs, 25 is assigned, 26 expired and was resumed, 27 was returned.
         opened(36, task(1, 24), 0, 1),
         started(36),
         opened(37, task(1, 25), 0, 1),

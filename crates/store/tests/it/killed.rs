@@ -1,4 +1,4 @@
-//! A process is killed while it commits: whatever it acknowledged is there, every batch whole or not at all.
+//! A process is killed while it commits: every acknowledged batch is in the records, and no batch is in them in part.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::{STEP, committed, event, insert, open, opened, task};
 const FOLDER: &str = "KILN_TEST_KILLED_FOLDER";
 const ROUNDS: usize = 8;
 
-/// Commits batches for ever, each a job of its own number, and says which are safe.
+/// Commits batches without end, each a job of its own, and prints the numbers of those that are safe.
 #[tokio::test]
 #[ignore = "runs in a process of its own, started and killed by the test below"]
 async fn child() {
@@ -45,7 +45,7 @@ async fn what_was_acknowledged_survives() {
         kill_midway("killed::child", (FOLDER, folder.path()), enough, &mut read);
 
         let store = open(folder.path()).await;
-        assert_eq!(store.epoch().0 as usize, 2 * round, "a reign for the child, one for this look");
+        assert_eq!(store.epoch().0 as usize, 2 * round, "an epoch for the child, and one for this check");
         let last = store.last_job().await.unwrap().0;
         assert!(last >= acked, "job {acked} was acknowledged, {last} is the last one there");
         let jobs = store.unfinished_jobs().await.unwrap();

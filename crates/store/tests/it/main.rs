@@ -112,7 +112,7 @@ fn task(job: u64, index: u32) -> TaskId {
     TaskId { job: JobId(job), step: STEP, index: TaskIndex(index) }
 }
 
-/// Of the first reign.
+/// An attempt of the first epoch.
 fn attempt(counter: u64) -> AttemptId {
     AttemptId { epoch: Epoch(1), counter }
 }

@@ -1,4 +1,4 @@
-//! The data folder: locked, copied before a migration, refused when newer, one reign after another.
+//! The data folder: locked, copied before a migration, refused when newer, one epoch after another.
 
 use kiln_store::{Durability, Store, StoreError};
 use kiln_types::{Epoch, EventNumber, JobId};
@@ -26,7 +26,7 @@ async fn one_server_a_folder() {
 }
 
 #[tokio::test]
-async fn every_start_is_a_reign_and_an_earlier_one_writes_no_more() {
+async fn every_start_is_an_epoch_and_an_earlier_one_cannot_write() {
     let folder = tempfile::tempdir().unwrap();
     for expected in 1..4 {
         let (store, epoch) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
@@ -84,11 +84,11 @@ async fn what_is_no_database_is_told() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_given_up_is_there_whole_or_not_at_all() {
+async fn an_aborted_commit_is_whole_or_has_no_effect() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     for job in (1..60_u64).step_by(2) {
-        // Given up a little later each time: before, in and after the transaction.
+        // Aborted a little later each time: before, in and after the transaction.
         let patience = async {
             for _ in 0..job {
                 tokio::task::yield_now().await;

@@ -100,7 +100,7 @@ async fn parts_stay_until_what_uses_them_is_done_and_a_while_longer() {
     assert!(["1-0-0", "1-1-0", "1-2-0", "2-0-0"].iter().all(|name| needed.contains(&hash(name))));
     let (would, would_need) = store.would_expire(&until(6000)).await.unwrap();
     assert_eq!((would.intermediates.len(), would_need.contains(&hash("1-0-0"))), (2, false));
-    let spent = store.due_intermediates(&until(6000)).await.unwrap();
+    let spent = store.find_due_intermediates(&until(6000)).await.unwrap();
     let (expired, _) = store.expire(&until(6000), &spent, |_| Vec::new()).await.unwrap();
     let freed: Vec<BlobHash> = expired.freed.iter().map(|(hash, _)| *hash).collect();
     assert_eq!((expired.intermediates.len(), freed), (2, vec![hash("1-0-0"), hash("1-1-0")]));
@@ -124,7 +124,7 @@ async fn what_was_found_to_be_due_and_is_needed_again_stays() {
     write(&store, done(1, PARTS, 0, 0, 5000)).await;
     write(&store, done(2, PARTS, 1, 0, 5000)).await;
     write(&store, done(3, MERGE, 0, 0, 5000)).await;
-    let due = store.due(&until(6000)).await.unwrap();
+    let due = store.find_due(&until(6000)).await.unwrap();
     write(&store, [reset(MERGE, 0, 1)]).await;
     let (expired, _) = store.expire(&until(6000), &due, |_| Vec::new()).await.unwrap();
     assert_eq!(expired.intermediates.len(), 0);

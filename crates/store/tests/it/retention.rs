@@ -1,9 +1,11 @@
-//! What the records let go of, and what they hold on to.
+//! The records that expire, and those that stay.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kiln_store::{Expired, Expiry, JobSelection, KeptRow, NewBundle, NewEvent, Store, StoreError, Write};
+use kiln_store::{
+    Expired, Expiry, JobSelection, NewBundle, NewEvent, RetentionRow, Store, StoreError, Write,
+};
 use kiln_types::{BlobHash, BundleId, EventNumber, JobId, JobState, Owner, Project};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -44,10 +46,10 @@ fn bundle() -> BundleId {
     BundleId(BlobHash::of(b"bundle"))
 }
 
-/// Lets go of all that is due, a little at a time.
+/// Expires all that is due, in parts.
 pub async fn expire(store: &Store, expiry: &Expiry) -> Expired {
     let mut all = Expired::default();
-    for part in store.due(expiry).await.unwrap().parts(2) {
+    for part in store.find_due(expiry).await.unwrap().split(2) {
         all.add(store.expire(expiry, &part, |_| Vec::new()).await.unwrap().0);
     }
     all
@@ -57,7 +59,7 @@ async fn is_needed(store: &Store, hash: &BlobHash) -> bool {
     store.needed_blobs().await.unwrap().contains(hash)
 }
 
-async fn kept(store: &Store, job: u64) -> KeptRow {
+async fn kept(store: &Store, job: u64) -> RetentionRow {
     store.job(JobId(job)).await.unwrap().unwrap().kept
 }
 
@@ -100,13 +102,13 @@ async fn a_bundle_waits_for_its_job_and_is_promised_for_a_while() {
     assert_eq!(expire(&store, &until(4999)).await.bundles, 1);
     let never = Expiry { inputs_ms: None, ..until(9000) };
     assert_eq!(expire(&store, &never).await.bundles, 0);
-    // Made again, it waits anew.
+    // Made again, it waits from then on.
     store.commit(vec![made(b"waits", 8000)]).await.unwrap();
     assert_eq!(expire(&store, &until(7999)).await.bundles, 0);
     assert_eq!(expire(&store, &Expiry { promised_ms: 7999, ..until(9000) }).await.bundles, 0);
     assert_eq!(expire(&store, &Expiry { promised_ms: 8000, ..until(8000) }).await.bundles, 1);
 
-    // What a deleted job leaves waits for nobody, but whoever was told of it may still come.
+    // The bundle of a deleted job does not wait for another job, but is promised to a client.
     store.commit(vec![made(b"bundle", 1000), insert(1, "1"), ended(1, 1500)]).await.unwrap();
     store.commit(vec![Write::DeleteJob { job: JobId(1) }]).await.unwrap();
     let promised = Expiry { promised_ms: 999, ..until(0) };
@@ -208,7 +210,7 @@ async fn an_archived_job_keeps_its_outputs_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn logs_go_after_each_end_anew() {
+async fn logs_expire_after_each_end() {
     let store = fresh().await;
     store.commit(vec![insert(1, "1"), ended(1, 5000)]).await.unwrap();
     let all = [JobId(1), JobId(7)];
@@ -267,20 +269,20 @@ async fn what_went_and_that_it_went_are_one_transaction() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     store.commit(vec![insert(1, "1"), ended(1, 2000), event(Some(1), "ended")]).await.unwrap();
-    let due = store.due(&until(9000)).await.unwrap();
+    let due = store.find_due(&until(9000)).await.unwrap();
     // Another server has taken over in the meantime: neither happens.
     let options = SqliteConnectOptions::new().filename(folder.path().join("kiln.db"));
-    let reign = async |sql: &'static str| {
+    let set_epoch = async |sql: &'static str| {
         let mut db = options.connect().await.unwrap();
         sqlx::query(sql).execute(&mut db).await.unwrap();
         db.close().await.unwrap();
     };
-    reign("UPDATE meta SET epoch = epoch + 1").await;
+    set_epoch("UPDATE meta SET epoch = epoch + 1").await;
     let error = store.expire(&until(9000), &due, told).await.unwrap_err();
     assert!(matches!(error, StoreError::Superseded { .. }), "{error}");
     assert_eq!(store.last_event().await.unwrap(), EventNumber(1));
     assert_eq!(kept(&store, 1).await.inputs_gone_ms, None);
-    reign("UPDATE meta SET epoch = epoch - 1").await;
+    set_epoch("UPDATE meta SET epoch = epoch - 1").await;
 
     let (went, events) = store.expire(&until(9000), &due, told).await.unwrap();
     assert_eq!(went.inputs, jobs(&[1]));
@@ -290,7 +292,7 @@ async fn what_went_and_that_it_went_are_one_transaction() {
 }
 
 #[tokio::test]
-async fn what_is_due_no_more_when_it_is_written_stays() {
+async fn records_that_are_not_due_any_longer_when_they_are_written_stay() {
     let store = fresh().await;
     let queued =
         |job| Write::SetJobState { job: JobId(job), state: JobState::Queued, at_ms: 1, reason: None };
@@ -305,7 +307,7 @@ async fn what_is_due_no_more_when_it_is_written_stays() {
         made(b"other", 1000),
     ];
     store.commit(batch).await.unwrap();
-    let due = store.due(&until(9000)).await.unwrap();
+    let due = store.find_due(&until(9000)).await.unwrap();
     let would = Expired {
         inputs: jobs(&[1, 2]),
         outputs: jobs(&[1]),
@@ -333,7 +335,7 @@ async fn what_is_due_no_more_when_it_is_written_stays() {
     ];
     store.commit(again).await.unwrap();
     let mut went = Expired::default();
-    for part in due.parts(1) {
+    for part in due.split(1) {
         went.add(store.expire(&until(9000), &part, told).await.unwrap().0);
     }
     assert_eq!(went, Expired { logs: jobs(&[2]), ..Expired::default() });
@@ -390,7 +392,7 @@ async fn a_list_of_files_goes_bit_by_bit_and_is_whole_where_the_bundle_comes_aga
     let needed = async || store.needed_blobs().await.unwrap().len();
     assert_eq!(needed().await, FILES + 3);
     assert_eq!(expire(&store, &until(9000)).await.bundles, 2);
-    // Needed no more from this moment on, whatever there is still to be removed.
+    // Not needed from this moment on, even if rows are still to be removed.
     assert_eq!(needed().await, 0);
     let again = many_files();
     let (swept, brought) = tokio::join!(store.sweep(), store.insert_bundle(&again, 2000));
@@ -425,7 +427,7 @@ async fn a_large_job_that_is_deleted_is_gone_at_once_and_its_rows_hold_up_nobody
     store.commit(batch).await.unwrap();
     let before = store.needed_blobs().await.unwrap().len();
     let hash = BlobHash::of(b"1.0.0 0");
-    let hears = store.job_deleted();
+    let hears = store.wait_for_deleted_job();
     store.commit(vec![Write::DeleteJob { job: JobId(1) }]).await.unwrap();
     tokio::time::timeout(Duration::from_secs(10), hears).await.expect("who sweeps is told");
     assert_eq!(store.job(JobId(1)).await.unwrap(), None);

@@ -188,7 +188,7 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<PropertyValue>(&json).unwrap(), value);
     }
 
-    /// Also what is hostile: it is refused, or reads back as itself.
+    /// Hostile texts, too, are refused or read back as themselves.
     #[test]
     fn any_text_is_refused_or_is_one_setting(text in ".{0,60}") {
         if let Ok((path, value)) = setting(&text) {

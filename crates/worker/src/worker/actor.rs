@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{AttemptReport, BUILD, Down, Hello, Machine, Offered, PROTOCOL, Unavailability, Up, Welcome};
+use kiln_api::{
+    AttemptReport, BUILD, Down, Hello, Machine, MachineOffer, PROTOCOL, Unavailability, Up, Welcome,
+};
 use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
@@ -115,7 +117,7 @@ pub(crate) struct WorkerActor {
     pub(super) folder: WorkerFolder,
     client: Client,
     machine: Machine,
-    offered: Offered,
+    offered: MachineOffer,
     /// The number of slots that it begins with.
     count: u16,
     pub(super) availability: Availability,
@@ -168,7 +170,7 @@ impl WorkerActor {
         let roots = SharedRoots::new(options.shared.clone());
         let bundles = Bundles::new(client.clone(), cache, folder.part("bundles"), local, roots);
         let machine = hardware::describe();
-        let offered = Offered {
+        let offered = MachineOffer {
             cores: options.cores.unwrap_or(machine.cores).clamp(1, machine.cores.max(1)),
             memory: options.memory.unwrap_or(machine.memory).min(machine.memory),
         };

@@ -1,18 +1,18 @@
-//! What a server keeps, and what it has let go of. All times are Unix milliseconds.
+//! The retention of files and records, and their collection. All times are Unix milliseconds.
 
 use kiln_types::JobId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Until when something of a job is kept.
+/// The time for which a part of a job is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "is", rename_all = "kebab-case")]
-pub enum Kept {
+pub enum RetentionState {
     /// The job has not ended, and needs it.
     WhileOpen,
-    /// Until all of it has been fetched, and then a while longer.
+    /// Until all outputs have been fetched, and then for a time.
     UntilFetched,
-    /// At least until then; it goes with the first collection after that, unless something else needs it.
+    /// At least until then; the first collection after that removes it, unless something else needs it.
     Until {
         at_ms: i64,
     },
@@ -22,57 +22,52 @@ pub enum Kept {
     },
 }
 
-/// What of a job is there.
+/// The retention of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobRetention {
-    /// Put away since then: lists show it only where they are asked to.
+    /// Lists show an archived job only on request.
     pub archived_ms: Option<i64>,
-    /// Whether all its outputs so far are on the disk of who asked for them.
+    /// All outputs so far have been fetched.
     pub fetched: bool,
-    /// The files that it renders from.
-    pub inputs: Kept,
-    /// Its frames.
-    pub outputs: Kept,
-    /// What Blender printed.
-    pub logs: Kept,
+    pub inputs: RetentionState,
+    pub outputs: RetentionState,
+    pub logs: RetentionState,
 }
 
-/// Which outputs are on the disk of who asked for them.
+/// Reports the outputs that a client has fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fetched {
-    /// All up to this one.
+    /// All outputs up to this one are on the client's disk.
     pub sequence: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Collect {
-    /// Nothing goes; only says what would.
+    /// Removes nothing, and reports what would be removed.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What a collection let go of, or would.
+/// The report of a collection, or of a dry run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Collected {
     pub dry_run: bool,
-    /// Jobs whose files went: they render nothing more.
+    /// Jobs whose inputs were removed: they cannot render again.
     pub inputs: Vec<JobId>,
-    /// Jobs whose frames went.
+    /// Jobs whose outputs were removed.
     pub outputs: Vec<JobId>,
-    /// Jobs whose logs went.
+    /// Jobs whose logs were removed.
     pub logs: Vec<JobId>,
     pub bundles: u64,
-    /// Tasks whose intermediate files went.
+    /// Tasks whose intermediates were removed.
     pub intermediates: u64,
-    /// Uploads that nobody went on with.
+    /// Abandoned uploads.
     pub uploads: u64,
-    /// Files and pieces of files on the disk.
+    /// Blobs and chunks.
     pub blobs: u64,
-    /// Their bytes.
+    /// The bytes of these blobs and chunks.
     pub bytes: u64,
-    /// Bytes of logs.
     pub log_bytes: u64,
     pub events: u64,
-    /// How long it took.
     pub seconds: f64,
 }
