@@ -9,8 +9,8 @@ use kiln_core::{
     StepPlan,
 };
 use kiln_types::{
-    BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, JobSteps, SessionKey, StepInput, StepSpec,
-    TaskIndex,
+    BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobRequirements, JobSpec, JobSteps, SessionKey,
+    StepInput, StepSpec, TaskIndex,
 };
 
 use crate::clock::{Clock, unix_ms};
@@ -98,10 +98,21 @@ fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> Option<SessionKey
     }
 }
 
-/// Returns the labels that a worker must have for the step, each with its part of the requirement. Devices and engines belong
-/// to one Blender: a worker may have CUDA in one and not in the other.
+/// Returns the labels that a worker must have for the step, each with its part of the requirement.
 pub(super) fn labels(spec: &JobSpec, step: &StepSpec) -> Vec<(Label, UnmetRequirement)> {
-    let (session, requirements) = (&spec.session, &spec.requirements);
+    let mut labels = if step.opens == StepInput::None { Vec::new() } else { blender_labels(spec, step) };
+    let JobRequirements { tags, pool, .. } = &spec.requirements;
+    let tags = tags.iter().map(ToString::to_string);
+    labels.extend(tags.map(|name| (tag_label(&name), UnmetRequirement::Tag { name })));
+    let pool = pool.iter().map(ToString::to_string);
+    labels.extend(pool.map(|name| (pool_label(&name), UnmetRequirement::Pool { name })));
+    labels
+}
+
+/// Returns the labels of a step that opens the .blend. Devices and engines belong to one Blender: a worker may have CUDA in
+/// one and not in the other.
+fn blender_labels(spec: &JobSpec, step: &StepSpec) -> Vec<(Label, UnmetRequirement)> {
+    let session = &spec.session;
     let (series, device) = (session.blender, session.device);
     let mut labels = vec![(blender_label(series), UnmetRequirement::Blender { series })];
     // Every worker has a processor.
@@ -118,10 +129,6 @@ pub(super) fn labels(spec: &JobSpec, step: &StepSpec) -> Vec<(Label, UnmetRequir
     }));
     let shared = spec.shared.iter().cloned();
     labels.extend(shared.map(|name| (shared_label(&name), UnmetRequirement::SharedFolder { name })));
-    let tags = requirements.tags.iter().map(ToString::to_string);
-    labels.extend(tags.map(|name| (tag_label(&name), UnmetRequirement::Tag { name })));
-    let pool = requirements.pool.iter().map(ToString::to_string);
-    labels.extend(pool.map(|name| (pool_label(&name), UnmetRequirement::Pool { name })));
     labels
 }
 
@@ -176,4 +183,27 @@ pub(super) fn denoiser_label(series: BlenderSeries, denoiser: &str) -> Label {
 
 pub(super) fn engine_label(series: BlenderSeries, engine: &str) -> Label {
     Label(format!("engine {series} {engine}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::samples::spec, *};
+
+    #[test]
+    fn a_step_that_opens_nothing_needs_no_blender() {
+        let mut spec = spec(3, "sequential", false);
+        spec.session.device = DeviceClass::Cuda;
+        spec.session.settings.engine = Some("LUXCORE".to_owned());
+        spec.shared = vec!["textures".to_owned()];
+        spec.requirements.tags = ["fast".parse().unwrap()].into();
+        let steps = JobSteps::of_frames(false, spec.order);
+        let render = steps.iter().next().unwrap().1.clone();
+        let missing = |step: &StepSpec| -> Vec<String> {
+            labels(&spec, step).into_iter().map(|(_, part)| part.to_string()).collect()
+        };
+        let all = ["Blender 3.4", "a cuda device for Blender 3.4", "the engine LUXCORE in Blender 3.4"];
+        assert_eq!(missing(&render), [&all[..], &["the shared folder textures", "the tag fast"]].concat());
+        let no_session = StepSpec { opens: StepInput::None, renders: false, ..render };
+        assert_eq!(missing(&no_session), ["the tag fast"]);
+    }
 }

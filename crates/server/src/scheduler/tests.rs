@@ -1,7 +1,7 @@
 //! Random farms: the state of a job by its replayed records must be the state that the database returns.
 
 mod puppet;
-mod samples;
+pub(super) mod samples;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
