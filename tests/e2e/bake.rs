@@ -38,7 +38,7 @@ fn frames_of_a_falling_cube_are_those_of_stepping_through() {
     let render = ["render", "shot.blend", "--local", "--frames", "8,2,6", "--out", "out"];
     let said = home.run(&[&render[..], &["--json"]].concat());
     assert_eq!(said.code, 0, "{}", said.err);
-    assert!(said.err.contains("rigid body Cube is not baked: that is done first"), "{}", said.err);
+    assert!(said.err.contains("rigid body Cube is not baked: a bake is done first"), "{}", said.err);
     assert!(said.err.contains("simulations baked in 0:"), "{}", said.err);
     let report = said.json();
     let steps = &report["job"]["steps"];

@@ -167,9 +167,9 @@ fn alive(pid: u32) -> bool {
 }
 
 /// A render that has a frame home and more to do.
-fn underway(home: &Home, out: &str) -> Running {
+fn underway(home: &Home, out: &str, more: &[&str]) -> Running {
     let args = ["render", "shot.blend", "--out", out, "--frames", "1-48", "--samples", "64"];
-    let child = home.kiln(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = home.kiln(&with(&args, more)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let running = Running { child, url: String::new() };
     wait_until(LONG, "a frame is home", || {
         files(&home.work().join(out)).iter().any(|name| name.ends_with(".png"))
@@ -177,10 +177,9 @@ fn underway(home: &Home, out: &str) -> Running {
     running
 }
 
-#[test]
-fn an_interrupted_render_leaves_whole_frames_and_nothing_else() {
-    let home = home();
-    let running = underway(&home, "out");
+/// Interrupts a render, and checks that whole frames are left and nothing else.
+#[track_caller]
+fn interrupt(home: &Home, running: Running) {
     let blenders = children(running.child.id());
     assert!(!blenders.is_empty());
     assert_eq!(running.interrupt(), 4);
@@ -197,9 +196,24 @@ fn an_interrupted_render_leaves_whole_frames_and_nothing_else() {
 }
 
 #[test]
+fn an_interrupted_render_leaves_whole_frames_and_nothing_else() {
+    let home = home();
+    let running = underway(&home, "out", &[]);
+    interrupt(&home, running);
+}
+
+#[test]
+fn one_interruption_ends_all_jobs_of_a_render() {
+    let home = home();
+    std::fs::copy(home.work().join("shot.blend"), home.work().join("second.blend")).unwrap();
+    let running = underway(&home, "out", &["second.blend"]);
+    interrupt(&home, running);
+}
+
+#[test]
 fn a_killed_render_is_cleaned_up_by_the_next() {
     let home = home();
-    let mut running = underway(&home, "out");
+    let mut running = underway(&home, "out", &[]);
     let blenders = children(running.child.id());
     running.kill();
     for blender in blenders {

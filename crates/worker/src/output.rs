@@ -15,7 +15,7 @@ use kiln_types::{
 
 use crate::{
     bake_tree::{self, BakedTree},
-    scratch::{ScratchFolder, is_disk_full},
+    scratch::{ScratchFolder, write_failure},
 };
 
 const PIECE: usize = 256 << 10;
@@ -228,12 +228,9 @@ fn keep_on_disk(
 }
 
 fn unkept(error: &io::Error) -> Failure {
-    if is_disk_full(error) {
-        let message =
-            "this worker's disk is full, the frame does not fit; free some space in its data folder";
-        return Failure::new(FailureCause::DiskFull, message);
-    }
-    Failure::new(FailureCause::BadOutput, format!("the frame's files cannot be kept: {error}"))
+    let other =
+        || Failure::new(FailureCause::BadOutput, format!("the frame's files cannot be kept: {error}"));
+    write_failure(error, other)
 }
 
 #[cfg(test)]

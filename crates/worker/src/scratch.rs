@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kiln_types::{Failure, FailureCause};
 use tokio::{runtime::Handle, task::spawn_blocking};
 
 /// A folder that is removed with all in it when the value is dropped, in the background.
@@ -54,8 +55,19 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Returns true if the disk, or the user's part of it, has no room left.
-pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+pub(crate) fn disk_full() -> Failure {
+    let message =
+        "this worker's disk is full, the task's files do not fit; free some space in its data folder";
+    Failure::new(FailureCause::DiskFull, message)
+}
+
+/// The failure of a write to the disk: that it is full, or else `other`.
+pub(crate) fn write_failure(error: &io::Error, other: impl FnOnce() -> Failure) -> Failure {
+    if is_disk_full(error) { disk_full() } else { other() }
 }
 
 /// Runs work that waits for the disk on a thread for blocking work.
@@ -119,5 +131,17 @@ pub(crate) mod tests {
         std::fs::create_dir(&path).unwrap();
         drop(ScratchFolder::new(path.clone()));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_a_full_disk_is_called_full() {
+        for (kind, cause) in [
+            (io::ErrorKind::StorageFull, FailureCause::DiskFull),
+            (io::ErrorKind::QuotaExceeded, FailureCause::DiskFull),
+            (io::ErrorKind::PermissionDenied, FailureCause::Other),
+        ] {
+            let failure = write_failure(&kind.into(), || Failure::new(FailureCause::Other, "not allowed"));
+            assert_eq!(failure.cause, cause, "{kind}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use kiln_client::{Backoff, ClientError};
 use kiln_types::{Failure, FailureCause};
 use tokio::task::JoinError;
 
-use crate::scratch::is_disk_full;
+use crate::scratch::{disk_full, write_failure};
 
 /// The waits of a worker for a server that is away.
 pub(crate) fn backoff() -> Backoff {
@@ -26,16 +26,9 @@ pub(crate) fn unavailable(why: String) -> Failure {
     Failure::new(FailureCause::BundleUnavailable, format!("the job's files cannot be brought here: {why}"))
 }
 
-fn disk_full() -> Failure {
-    Failure::new(
-        FailureCause::DiskFull,
-        "this worker's disk is full, the job's files do not fit; free some space in its data folder",
-    )
-}
-
 /// The failure of a write to the disk; `why` describes it unless the disk is full.
 pub(crate) fn not_stored(error: &io::Error, why: String) -> Failure {
-    if is_disk_full(error) { disk_full() } else { unavailable(why) }
+    write_failure(error, || unavailable(why))
 }
 
 impl From<ClientError> for TransferError {

@@ -221,7 +221,7 @@ mod tests {
                 409,
                 "The worker oak is connected; stop or drain it first, then remove it.",
             ),
-            (Refusal::WorkerAwake(name()), 409, "The worker oak is awake: it is connected."),
+            (Refusal::WorkerAwake(name()), 409, "The worker oak is awake already."),
             (
                 Refusal::NoNetworkCards(name()),
                 409,

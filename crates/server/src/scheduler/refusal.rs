@@ -66,7 +66,7 @@ pub(crate) enum Refusal {
     WorkerOffline(String),
     #[error("the worker {0} is connected")]
     WorkerConnected(String),
-    #[error("the worker {0} is awake: it is connected")]
+    #[error("the worker {0} is awake already")]
     WorkerAwake(String),
     #[error("the network cards of {0} are not known")]
     NoNetworkCards(String),

@@ -11,7 +11,7 @@ use crate::{
     inputs::{SharedInputs, TaskInputs},
     monitor::AttemptMonitor,
     output::{OutputFiles, TaskResult},
-    scratch::{ScratchFolder, create_folder, on_disk},
+    scratch::{ScratchFolder, create_folder, on_disk, write_failure},
     task::TaskHead,
 };
 
@@ -59,7 +59,8 @@ pub(crate) async fn run(
         let folder = ScratchFolder::new(folder);
         let path = folder.path().to_owned();
         on_disk(move || create_folder(&path)).await.map_err(|error| {
-            Failure::new(FailureCause::DiskFull, format!("the task's folder cannot be made: {error}"))
+            let message = format!("the task's folder cannot be made: {error}");
+            write_failure(&error, || Failure::new(FailureCause::Other, message))
         })?;
         work.run(DirectRoom { head, inputs, folder, monitor: monitor.clone() }).await
     };

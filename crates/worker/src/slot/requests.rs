@@ -22,7 +22,7 @@ use crate::{
     monitor::AttemptMonitor,
     output::{OutputFiles, TaskResult},
     process::{BlenderProcess, ProcessKind},
-    scratch::{ScratchFolder, is_disk_full, on_disk},
+    scratch::{ScratchFolder, on_disk, write_failure},
 };
 
 impl Actor {
@@ -239,11 +239,9 @@ async fn end(process: Box<BlenderProcess>) -> Done {
 }
 
 fn unprepared(error: &io::Error) -> Failure {
-    if is_disk_full(error) {
-        let message = "this worker's disk is full; free some space in its data folder";
-        return Failure::new(FailureCause::DiskFull, message);
-    }
-    Failure::new(FailureCause::Other, format!("the slot's folder cannot be prepared: {error}"))
+    let other =
+        || Failure::new(FailureCause::Other, format!("the slot's folder cannot be prepared: {error}"));
+    write_failure(error, other)
 }
 
 /// Takes a frame's folder out of Blender's reach. Nothing is flushed: a worker empties the target when it starts.
