@@ -160,7 +160,7 @@ fn only_who_sits_at_the_terminal_is_asked() {
     terminal.shows("0/1 frames");
     kill_process(Pid::from_child(&terminal.child), Signal::TERM).unwrap();
     assert_eq!(terminal.ended(), 130, "{}", terminal.text());
-    terminal.shows("job 1 goes on");
+    terminal.shows("job 1 continues");
     assert!(!terminal.text().contains("[d]etach"), "{}", terminal.text());
     let mut terminal = Terminal::run(&command, 200, 30);
     terminal.shows("0/1 frames");
